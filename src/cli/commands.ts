@@ -1,0 +1,12 @@
+import type { Command } from "commander";
+
+type Entry = {
+  readonly name: string;
+  readonly summary: string;
+  readonly hidden?: boolean;
+  /** Each file in `commands/` exports `command()`, a complete commander command with its examples. */
+  readonly load: () => Promise<{ command(): Command }>;
+};
+
+/** Every command, in the order people meet them. */
+export const commands: readonly Entry[] = [];

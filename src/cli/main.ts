@@ -1,0 +1,47 @@
+import { Command, CommanderError } from "commander";
+import { place } from "../base/problem.ts";
+import { commands } from "./commands.ts";
+import { Exit, type ExitCode } from "./exit.ts";
+import { output } from "./output.ts";
+
+/** Runs one command line. Loads only the command that was asked for: `sallyport check` pays for no TLS and no database. */
+async function main(args: readonly string[]): Promise<ExitCode> {
+  const program = new Command("sallyport")
+    .description("Keeps internal ports internal, and proves it.")
+    .version("0.1.0")
+    .showHelpAfterError("(sallyport --help shows every command)")
+    .exitOverride();
+  const wanted = args.find((arg) => !arg.startsWith("-"));
+  for (const entry of commands) {
+    if (entry.name === wanted) program.addCommand((await entry.load()).command().exitOverride());
+    else program.command(entry.name, { hidden: entry.hidden ?? false }).description(entry.summary);
+  }
+  try {
+    await program.parseAsync([...args], { from: "user" });
+    return (process.exitCode as ExitCode | undefined) ?? 0;
+  } catch (cause) {
+    return report(cause);
+  }
+}
+
+function report(cause: unknown): ExitCode {
+  if (cause instanceof CommanderError) return cause.exitCode === 0 ? 0 : 2; // commander has printed it
+  if (cause instanceof Exit) {
+    if (cause.message) output.note(`error: ${cause.message}`);
+    if (cause.hint) output.note(`hint: ${cause.hint}`);
+    return cause.code;
+  }
+  if (cause instanceof Error && "problems" in cause) {
+    for (const problem of cause.problems as import("../base/problem.ts").Problem[]) {
+      output.note(`${place(problem)}: ${problem.severity}: ${problem.message}`);
+      if (problem.hint) output.note(`  hint: ${problem.hint}`);
+    }
+    return 2;
+  }
+  output.note(`error: ${cause instanceof Error ? cause.message : String(cause)}`);
+  output.note("hint: this is a fault of sallyport's own; SALLYPORT_DEBUG=1 shows where");
+  if (process.env.SALLYPORT_DEBUG) output.note(String((cause as Error)?.stack));
+  return 2;
+}
+
+process.exitCode = await main(process.argv.slice(2));

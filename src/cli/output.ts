@@ -1,0 +1,50 @@
+import { styleText } from "node:util";
+
+type Style = Parameters<typeof styleText>[0];
+
+/** Where a command prints. Results go to standard output, everything about them to standard error. */
+export type Output = {
+  /** One line of the result. */
+  line(text?: string): void;
+  /** One line about the work: progress, hints, errors. */
+  note(text: string): void;
+  /** The result of `--json`: exactly one document on standard output. */
+  json(value: unknown): void;
+  /** Styled for standard output when it is a terminal and NO_COLOR is not set. */
+  paint(style: Style, text: string): string;
+  /** Whether standard output is a terminal. */
+  readonly isTerminal: boolean;
+};
+
+export const output: Output = {
+  line: (text = "") => void process.stdout.write(`${text}\n`),
+  note: (text) => void process.stderr.write(`${text}\n`),
+  json: (value) => void process.stdout.write(`${JSON.stringify(value, null, 2)}\n`),
+  paint: (style, text) => styleText(style, text, { stream: process.stdout, validateStream: true }),
+  isTerminal: process.stdout.isTTY === true,
+};
+
+/** Columns padded to their widest cell, two spaces apart; colour codes do not count as width. */
+export function table(rows: readonly (readonly string[])[], head?: readonly string[]): string {
+  const all = head ? [head, ...rows] : rows;
+  const widths: number[] = [];
+  for (const row of all)
+    for (const [i, cell] of row.entries()) widths[i] = Math.max(widths[i] ?? 0, visibleWidth(cell));
+  return all
+    .map((row) =>
+      row
+        .map((cell, i) =>
+          i === row.length - 1
+            ? cell
+            : cell + " ".repeat((widths[i] ?? 0) - visibleWidth(cell) + 2),
+        )
+        .join("")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+function visibleWidth(text: string): number {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape character begins a colour code
+  return [...text.replace(/\u001b\[[0-9;]*m/g, "")].length;
+}
