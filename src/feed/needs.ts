@@ -1,0 +1,101 @@
+import type { Hit } from "../model/hit.ts";
+import type { Revocation, SignedSnapshot, Snapshot } from "../model/snapshot.ts";
+import type { Warning } from "../model/warning.ts";
+
+/** Where a chain of the hit log stood (settled by `audit/recorder`, restated: organs do not import each other). */
+export type ChainHead = {
+  readonly chain: string;
+  /** Of the last line written. */
+  readonly sequence: number;
+  /** Hash over everything up to it, lower-case hex. */
+  readonly head: string;
+};
+
+/** A snapshot by its place and its content. */
+export type Running = Pick<Snapshot, "epoch" | "version" | "digest">;
+
+/** What to look for in a hit log. Every field narrows; absent ones do not. */
+export type HitFilter = {
+  readonly id?: string;
+  /** Epoch ms, inclusive. */
+  readonly sinceMs?: number;
+  /** Epoch ms, exclusive. */
+  readonly untilMs?: number;
+  readonly plane?: Hit["plane"];
+  readonly kind?: Hit["kind"];
+  readonly decision?: Hit["decision"];
+  readonly code?: string;
+  readonly caller?: string;
+  readonly service?: string;
+  readonly peer?: string;
+  readonly rule?: string;
+  readonly path?: string;
+  /** Newest first, at most this many from each gate: 1 to 10,000, default 1,000. */
+  readonly limit?: number;
+};
+
+/** The bidirectional byte stream of an established feed: a `TLSSocket` in life. */
+export type FeedSocket = import("node:stream").Duplex;
+
+/** Who is on the other end, as the join door verified it. */
+export type FeedPeer = {
+  /** Name of the gate: `front` of `gate/front`. */
+  readonly name: string;
+  /** Serial of its control leaf, lower-case hex. */
+  readonly serial: string;
+  /** End of that leaf: the connection does not outlive it. Epoch ms. */
+  readonly notAfterMs: number;
+  /** Where it came from, `ip:port`. */
+  readonly address: string;
+};
+
+/** What the control side of the feed asks of its process. */
+export type PublishNeeds = {
+  /** The snapshot in force; undefined before the first `apply`. */
+  readonly latest: () => SignedSnapshot | undefined;
+  /** Names of every gate that is enrolled and not revoked: absent ones are named, never forgotten. */
+  readonly enrolled: () => readonly string[];
+  /** Every announcement of a new snapshot key, oldest first. */
+  readonly keys: () => readonly KeyAnnouncement[];
+  /** Control's own chain heads, anchored at every gate once a second. */
+  readonly heads: () => readonly ChainHead[];
+  readonly onHeads: (gate: string, heads: readonly ChainHead[]) => void;
+  readonly onWarning: (gate: string, warning: Warning) => void;
+};
+
+/** What the gate side of the feed asks of its process. */
+export type SubscribeNeeds = {
+  /**
+   * Compiles and serves a verified snapshot. Returns what is wrong with it, in a sentence, when it cannot be served: then the
+   * old one stays in force and the control plane is told. May be asynchronous; never called twice at once.
+   */
+  readonly onSnapshot: (
+    snapshot: Snapshot,
+    digest: string,
+  ) => string | undefined | Promise<string | undefined>;
+  /** Cuts what is revoked, ahead of any snapshot; `done` is called once no worker admits it any more. */
+  readonly onRevocation: (revocation: Revocation, done: () => void) => void;
+  /** Pages of matching hits, newest first. Closed early when nobody wants more. */
+  readonly onQuery: (filter: HitFilter) => AsyncIterable<readonly Hit[]>;
+  /** The control plane's heads, to be kept beside this gate's own log. */
+  readonly onControlHeads: (heads: readonly ChainHead[]) => void;
+  /** This gate's heads now. */
+  readonly heads: () => readonly ChainHead[];
+  /** Counters and gauges for `sallyport status`: plain JSON, at most 64 KiB. */
+  readonly status: () => object;
+  /** Where callers reach this gate, `host:port`, and the DNS names that it holds leaves for. */
+  readonly serving: () => {
+    readonly addresses: readonly string[];
+    readonly servedNames: readonly string[];
+  };
+};
+
+/** A new snapshot key, announced under the one before it. */
+export type KeyAnnouncement = {
+  /** SubjectPublicKeyInfo of the Ed25519 key, DER in base64url. */
+  readonly successor: string;
+  /** SHA-256 of the announcing key's SPKI, base64url. */
+  readonly by: string;
+  /** Ed25519 by the announcing key over `successorStatement(successor)`, base64url. */
+  readonly signature: string;
+};
