@@ -5,6 +5,7 @@ import {
   type AddressClass,
   cidrContains,
   cidrCovers,
+  cidrMayBePublic,
   classifyAddress,
   compileCidrs,
   formatCidr,
@@ -246,6 +247,27 @@ test("one range covers another only in its own family", () => {
   assert.ok(!cidrCovers(cidr("10.9.0.0/16"), cidr("10.0.0.0/8")));
   assert.ok(!cidrCovers(cidr("::/0"), cidr("10.0.0.0/8")));
 });
+
+for (const [range, open] of [
+  ["10.0.0.0/8", false],
+  ["10.20.0.0/16", false],
+  ["100.64.0.0/10", false],
+  ["fd00::/8", false],
+  ["fe80::/10", false],
+  ["10.0.0.0/7", true],
+  ["192.168.0.0/15", true],
+  ["0.0.0.0/0", true],
+  ["8.8.8.8/32", true],
+  ["64:ff9b::/96", true],
+  ["2000::/16", true],
+  ["::/0", true],
+] as const) {
+  test(`${range} ${open ? "may hold" : "holds no"} public addresses`, () => {
+    const cidr = parseCidr(range);
+    assert.ok(cidr);
+    assert.equal(cidrMayBePublic(cidr), open);
+  });
+}
 
 const hostPorts: readonly (readonly [text: string, host?: string, port?: number])[] = [
   ["127.0.0.1:7443", "127.0.0.1", 7443],

@@ -103,6 +103,17 @@ export function cidrCovers(outer: Cidr, inner: Cidr): boolean {
 }
 
 /**
+ * Whether a range may hold public addresses. Fails closed: true unless the whole range lies inside one that is known not
+ * to be public.
+ */
+export function cidrMayBePublic(cidr: Cidr): boolean {
+  return ![...classes4, ...classes6].some(([range, meaning]) => {
+    const known = meaning === "public" ? undefined : parseCidr(range);
+    return known !== undefined && cidrCovers(known, cidr);
+  });
+}
+
+/**
  * One lookup over many ranges, compiled once. Fails closed: text that is no address is in none of them, and a text that is
  * no range throws a `TypeError` here and now, because leaving it out would change what the list means.
  */
@@ -250,7 +261,7 @@ function within(bytes: Uint8Array, range: string): boolean {
 const knownRanges = new Map<string, { readonly bytes: Uint8Array; readonly prefix: number }>();
 
 /** First match wins; what no row names is public. */
-const classes4: readonly (readonly [range: string, class_: AddressClass])[] = [
+const classes4: readonly (readonly [range: string, meaning: AddressClass])[] = [
   ["0.0.0.0/32", "wildcard"],
   ["0.0.0.0/8", "reserved"], // "this network", RFC 791
   ["127.0.0.0/8", "loopback"],
@@ -277,7 +288,7 @@ const classes4: readonly (readonly [range: string, class_: AddressClass])[] = [
 ];
 
 /** First match wins; what no row names is reserved: only 2000::/3 was ever handed out for unicast. */
-const classes6: readonly (readonly [range: string, class_: AddressClass])[] = [
+const classes6: readonly (readonly [range: string, meaning: AddressClass])[] = [
   ["::/128", "wildcard"],
   ["::1/128", "loopback"],
   ["fd00:ec2::254/128", "metadata"],
