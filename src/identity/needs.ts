@@ -16,7 +16,7 @@ export type IssuanceStore = {
   findIssued(plane: Plane, serial: string): Promise<IssuedRecord | undefined>;
   /** Leaves that were issued on the strength of this token. */
   issuedByToken(hash: string): Promise<readonly IssuedRecord[]>;
-  /** The leaf that was renewed from this one, if any. */
+  /** The leaf that was renewed from this one (`predecessor` is its serial), if any. */
   successorOf(plane: Plane, serial: string): Promise<IssuedRecord | undefined>;
   /** Whether the principal may hold an identity now: a registered service, an enrolled gate, an administrator that was not removed. */
   isRegistered(principal: Principal): Promise<boolean>;
@@ -52,6 +52,8 @@ export type IssuedRecord = {
   readonly token?: string;
   /** SHA-256 of the SPKI, base64url. */
   readonly publicKey: string;
+  /** The leaf itself (public): a caller whose answer was lost asks again with the same key and is given the same one. */
+  readonly certPem: string;
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
   readonly at: number;
