@@ -47,6 +47,8 @@ export type CompiledPort = {
   readonly accept: { readonly encodedSlash: boolean; readonly underscoreHeaders: boolean };
   readonly upstreams: readonly Upstream[];
   readonly timeouts: Timeouts;
+  /** Until when plaintext to an upstream off loopback is excused (`plaintext.expiresMs`), epoch ms; 0: never. */
+  readonly plaintextUntilMs: number;
   /** Rules for one caller by its service name; `any` holds those `from: "*"`. */
   readonly deny: RuleTables;
   readonly allow: RuleTables;
@@ -65,9 +67,12 @@ export type TrieNode = {
   readonly here: readonly CompiledRule[];
   /** Rules that match here and at anything below. */
   readonly below: readonly CompiledRule[];
-  readonly literals: ReadonlyMap<string, TrieNode> | undefined;
+  /** By `hashSegment` of the literal, so that a lookup cuts no string out of the path. */
+  readonly literals: ReadonlyMap<number, readonly Literal[]> | undefined;
   readonly variable: TrieNode | undefined;
 };
+
+export type Literal = { readonly text: string; readonly node: TrieNode };
 
 export type CompiledRule = {
   readonly id: string;
