@@ -12,6 +12,7 @@ export type IssuanceStore = {
    * Binds the token to a public key, once: resolves to the record as it stands afterwards, whose `spentBy` is the first key that came.
    */
   spendToken(hash: string, publicKey: string, at: number): Promise<TokenRecord>;
+  /** Throws when its `predecessor` already has a successor on that plane: a line never forks, whoever shares the store. */
   saveIssued(leaf: IssuedRecord): Promise<void>;
   findIssued(plane: Plane, serial: string): Promise<IssuedRecord | undefined>;
   /** Leaves that were issued on the strength of this token. */
