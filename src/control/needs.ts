@@ -1,0 +1,196 @@
+import type { Clock } from "../base/clock.ts";
+import type { Log } from "../base/log.ts";
+import type { Hit } from "../model/hit.ts";
+import type { Plane, Principal } from "../model/principal.ts";
+import type { Revocation, SignedSnapshot, Snapshot } from "../model/snapshot.ts";
+import type { Warning } from "../model/warning.ts";
+
+/**
+ * All that the control plane needs from the rooms beside it; `cli/roots/control.ts` passes it in. The records that issuing
+ * keeps are declared here again, because organs do not import each other: the root compiles only while both sides agree.
+ */
+export type Needs = {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly sign: SignSnapshot;
+  readonly feed: FeedNeeds;
+  readonly record: RecordHit;
+  /** Whether a hit could be written now. Asked before anything is changed, so that nothing changes unrecorded. */
+  readonly canRecord: () => boolean;
+  readonly queryHits: (query: HitQuery) => Promise<HitPage>;
+  readonly verifyHits: () => Promise<HitVerdict>;
+  /** Warnings that stand now, the newest first. */
+  readonly warnings: () => readonly Warning[];
+  readonly authorities: AuthorityNeeds;
+  /** `host:port` of the join door, as callers elsewhere should dial it; goes into tokens. */
+  readonly joinAddress: () => string;
+};
+
+/** Signs the exact bytes of a snapshot with the key that signs nothing else (`identity`). */
+export type SignSnapshot = (payload: string) => SignedSnapshot | Promise<SignedSnapshot>;
+
+export type FeedNeeds = {
+  /** Hands a snapshot that is already stored to every connected gate. Must not throw for a gate that is gone. */
+  readonly publish: (signed: SignedSnapshot, snapshot: Snapshot) => void;
+  /**
+   * Sends a revocation ahead of the snapshot that carries it, and resolves once every enrolled gate has confirmed it or
+   * after `withinMs`. Never rejects.
+   */
+  readonly revokeNow: (revocation: Revocation, withinMs: number) => Promise<Confirmations>;
+  /** Every gate that is connected now. */
+  readonly gates: () => readonly GateState[];
+  /** Resolves once every enrolled gate has confirmed this snapshot or a newer one, or after `withinMs`. Never rejects. */
+  readonly confirmed: (
+    target: Pick<Snapshot, "epoch" | "version">,
+    withinMs: number,
+  ) => Promise<Confirmations>;
+};
+
+/** Names of gates. `missing` holds those that are enrolled and did not confirm in time, connected or not. */
+export type Confirmations = {
+  readonly confirmed: readonly string[];
+  readonly missing: readonly string[];
+};
+
+/** What a gate last said about itself. */
+export type GateState = {
+  /** `g1`, without its kind. */
+  readonly name: string;
+  /** `ip:port` it is connected from. */
+  readonly peer?: string;
+  /** Epoch ms of the last message from it. */
+  readonly seenMs: number;
+  /** The snapshot it serves by; absent before its first acknowledgement. */
+  readonly running?: {
+    readonly epoch: number;
+    readonly version: number;
+    readonly digest: string;
+    /** Epoch ms at which it acknowledged. */
+    readonly ackedMs: number;
+  };
+  /** Why it refused the newest snapshot, and whatever else it reports. Empty: nothing is wrong. */
+  readonly problems: readonly string[];
+};
+
+/**
+ * Writes one hit and returns its id once `write(2)` took it; undefined when it could not be written: the answer must then be
+ * a 503. `essential`: what must not wait for a full disk (`revoke`, `rollback`, `ca.rotate`), taken from the reserve.
+ */
+export type RecordHit = (
+  hit: Omit<Hit, "id">,
+  options?: { essential?: boolean },
+) => string | undefined;
+
+/** Every field narrows; absent ones do not. */
+export type HitQuery = {
+  readonly id?: string;
+  /** Epoch ms, inclusive. */
+  readonly sinceMs?: number;
+  /** Epoch ms, exclusive. */
+  readonly untilMs?: number;
+  readonly plane?: Hit["plane"];
+  readonly kind?: Hit["kind"];
+  readonly decision?: Hit["decision"];
+  readonly code?: string;
+  readonly caller?: string;
+  readonly service?: string;
+  readonly peer?: string;
+  readonly rule?: string;
+  readonly path?: string;
+  /** 1 to 10,000. */
+  readonly limit: number;
+};
+
+export type HitPage = {
+  /** By time, the newest first. */
+  readonly hits: readonly Hit[];
+  /** Gates that could not be asked: what they saw is missing here. */
+  readonly absent: readonly string[];
+};
+
+export type HitVerdict = {
+  readonly ok: boolean;
+  readonly chains: readonly {
+    readonly chain: string;
+    readonly gate?: string;
+    readonly lines: number;
+    readonly ok: boolean;
+    /** What is wrong and where, in a sentence. */
+    readonly says?: string;
+  }[];
+  readonly absent: readonly string[];
+};
+
+export type AuthorityNeeds = {
+  /** One entry a plane. */
+  readonly status: () => readonly AuthorityStatus[];
+  /**
+   * One step of a rotation of one plane. Throws an `Error` with a `code` of `refused` and a sentence when the step does not
+   * fit the state (retire before activate).
+   */
+  readonly rotate: (plane: Plane, step: RotationStep) => Promise<AuthorityStatus>;
+  /** SHA-256 of the SPKI of the control root, base64url; goes into tokens. */
+  readonly fingerprint: () => string;
+};
+
+export type RotationStep = "prepare" | "activate" | "retire";
+
+export type AuthorityStatus = {
+  readonly plane: Plane;
+  /** Whether a successor was made and is in the bundles (`prepared`), signs (`activated`), or nothing is going on. */
+  readonly phase: "steady" | "prepared" | "activated";
+  readonly roots: readonly AuthorityCertificate[];
+  /** The issuing certificates; `signs` marks the one in use. */
+  readonly issuing: readonly AuthorityCertificate[];
+};
+
+export type AuthorityCertificate = {
+  /** SHA-256 of the SPKI, base64url. */
+  readonly fingerprint: string;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+  readonly signs: boolean;
+};
+
+/** What a principal of the control plane may do. */
+export type Role = "admin" | "deployer" | "enroller" | "auditor";
+
+/** A single-use right to enrol as one principal. The secret itself is never stored. */
+export type TokenRecord = {
+  /** SHA-256 of the secret, lower-case hex. */
+  readonly hash: string;
+  readonly principal: Principal;
+  readonly role?: Role;
+  /** Short form: `admin/first`. */
+  readonly createdBy: string;
+  readonly createdMs: number;
+  readonly expiresMs: number;
+  /** CIDRs the enrolment must come from; empty: anywhere that reaches the join door. */
+  readonly from: readonly string[];
+  /** SHA-256 of the SPKI that spent it, base64url. */
+  readonly spentBy?: string;
+  readonly spentMs?: number;
+};
+
+/** A leaf that was issued. */
+export type IssuedRecord = {
+  readonly plane: Plane;
+  /** Lower-case hex. */
+  readonly serial: string;
+  readonly principal: Principal;
+  /** Serial of the first leaf of the line. */
+  readonly lineage: string;
+  /** Serial this one was renewed from. */
+  readonly predecessor?: string;
+  /** Hash of the token that paid for it. */
+  readonly token?: string;
+  /** SHA-256 of the SPKI, base64url. */
+  readonly publicKey: string;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+  /** The leaf itself, which is public. */
+  readonly certPem: string;
+  /** Epoch ms at which it was issued. */
+  readonly at: number;
+  readonly via: "token" | "renewal" | "grace" | "init";
+};
