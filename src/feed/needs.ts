@@ -67,7 +67,8 @@ export type PublishNeeds = {
 export type SubscribeNeeds = {
   /**
    * Compiles and serves a verified snapshot. Returns what is wrong with it, in a sentence, when it cannot be served: then the
-   * old one stays in force and the control plane is told. May be asynchronous; never called twice at once.
+   * old one stays in force and the control plane is told. May be asynchronous; never called twice at once. The same version may
+   * come again with more revocations: the list it carries is always complete, and replaces the one before.
    */
   readonly onSnapshot: (
     snapshot: Snapshot,

@@ -38,7 +38,7 @@ export type SubscriptionOptions = SubscribeNeeds & {
   readonly credentials: () => Credentials;
   /** The gate's own state directory; must exist with mode 0700. */
   readonly dir: string;
-  /** The snapshot key that was pinned at enrolment: SPKI, PEM or DER in base64url. */
+  /** The snapshot key that was pinned at enrolment: SPKI, PEM. Another one than last time (a new enrolment) starts afresh. */
   readonly pinnedKey: string;
   readonly clock: Clock;
   readonly random: Random;

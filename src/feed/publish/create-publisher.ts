@@ -1,0 +1,158 @@
+import type { SignedSnapshot } from "../../model/snapshot.ts";
+import type { KeyAnnouncement } from "../needs.ts";
+import { encode, lineBytesMax } from "../protocol.ts";
+import { createGateBook } from "./gate-book.ts";
+import { type GateConnection, openGateConnection } from "./gate-connection.ts";
+import type { Publisher, PublisherOptions, PublisherTimings } from "./publisher.ts";
+import { createRevocationLedger } from "./revocation-ledger.ts";
+import { searchHits } from "./search-hits.ts";
+
+/** Serves the feed to every gate that the join door hands over. Holds one timer until it is closed. */
+export function createPublisher(options: PublisherOptions): Publisher {
+  const { clock, log } = options;
+  const timings: PublisherTimings = { ...defaults, ...options.timings };
+  const connections = new Map<string, GateConnection>();
+  // Those that have not said hello, and those that were replaced, are ours to close as well.
+  const everyConnection = new Set<GateConnection>();
+  const book = createGateBook(clock);
+  const ledger = createRevocationLedger(options.enrolled);
+  let closing: Promise<void> | undefined;
+  let headsSent = "";
+
+  const watch = setInterval(() => {
+    for (const connection of connections.values()) connection.watch();
+  }, timings.pingMs);
+  const anchor = setInterval(() => {
+    const heads = options.heads();
+    const text = JSON.stringify(heads);
+    if (text === headsSent) return;
+    headsSent = text;
+    for (const connection of connections.values()) connection.sendHeads(heads);
+  }, timings.headsMs);
+
+  return {
+    attach(socket, peer) {
+      if (closing) {
+        socket.destroy();
+        return;
+      }
+      const connection = openGateConnection(socket, peer, {
+        clock,
+        timings,
+        onHello(hello) {
+          const before = connections.get(peer.name);
+          connections.set(peer.name, connection);
+          before?.close("replaced");
+          book.arrived(peer, hello);
+          log.info({ gate: peer.name, peer: peer.address, boot: hello.boot }, "gate connected");
+          for (const announcement of options.keys()) connection.sendKey(announcement);
+          // The snapshot may be older than these, and is never to undo one: they go ahead of it.
+          for (const open of ledger.openFor(peer.name))
+            connection.sendRevocation(open.sequence, open.revocation);
+          const latest = options.latest();
+          if (latest) connection.sendSnapshot(lineOf(latest));
+          connection.sendHeads(options.heads());
+        },
+        onMessage(message) {
+          if (connections.get(peer.name) !== connection) return;
+          switch (message.type) {
+            case "revoked":
+              ledger.confirm(message.sequence, peer.name);
+              break;
+            case "heads":
+              options.onHeads(peer.name, message.heads);
+              break;
+            case "warning":
+              // Whose warning it is, the certificate says.
+              options.onWarning(peer.name, { ...message.warning, gate: peer.name });
+              break;
+            case "problem":
+              log.warn(
+                {
+                  gate: peer.name,
+                  code: message.code,
+                  epoch: message.epoch,
+                  version: message.version,
+                },
+                `gate refused a snapshot: ${message.message}`,
+              );
+              book.heard(peer.name, message);
+              break;
+            default:
+              book.heard(peer.name, message);
+          }
+        },
+        onClose(why) {
+          if (connections.get(peer.name) === connection) connections.delete(peer.name);
+          book.left(peer.name, connection.heardMs());
+          log.info({ gate: peer.name, peer: peer.address }, `gate disconnected: ${why}`);
+        },
+      });
+      everyConnection.add(connection);
+      void connection.closed.then(() => everyConnection.delete(connection));
+    },
+
+    publish(signed) {
+      const line = lineOf(signed);
+      for (const connection of connections.values()) connection.sendSnapshot(line);
+    },
+
+    revoke(revocation) {
+      const entry = ledger.open(revocation);
+      for (const connection of connections.values())
+        connection.sendRevocation(entry.sequence, revocation);
+      for (const [name, connection] of connections)
+        if (revocation.principal === `gate/${name}`) connection.close("revoked");
+      return entry.watch;
+    },
+
+    announce(announcement: KeyAnnouncement) {
+      for (const connection of connections.values()) connection.sendKey(announcement);
+    },
+
+    gates: () => book.list(new Set(options.enrolled()), (name) => connections.get(name)?.heardMs()),
+
+    query: (filter, gates) =>
+      searchHits(
+        filter,
+        (gates ?? options.enrolled()).map((name) => [name, connections.get(name)] as const),
+      ),
+
+    close() {
+      closing ??= (async () => {
+        clearInterval(watch);
+        clearInterval(anchor);
+        ledger.close();
+        const all = [...everyConnection];
+        for (const connection of all) connection.close("closing");
+        await Promise.all(all.map((connection) => connection.closed));
+      })();
+      return closing;
+    },
+  };
+}
+
+const defaults: PublisherTimings = {
+  helloMs: 5_000,
+  // Three pings without a byte in return are silence: a dead gate is known within ten seconds.
+  pingMs: 3_000,
+  silenceMs: 9_000,
+  pageMs: 10_000,
+  stallMs: 60_000,
+  headsMs: 1_000,
+};
+
+// A register is encoded once, however many gates wait for it.
+const lines = new WeakMap<SignedSnapshot, string>();
+
+/** Throws a `RangeError` on a snapshot that no gate would read. */
+function lineOf(signed: SignedSnapshot): string {
+  let line = lines.get(signed);
+  if (line === undefined) {
+    line = encode({ type: "snapshot", signed });
+    if (Buffer.byteLength(line) > lineBytesMax.down)
+      throw new RangeError("the snapshot is too large for one line of the feed (64 MiB)");
+    lines.set(signed, line);
+  }
+  return line;
+}

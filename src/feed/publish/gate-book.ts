@@ -1,0 +1,74 @@
+import type { Clock } from "../../base/clock.ts";
+import type { FeedPeer } from "../needs.ts";
+import type { Hello, Up } from "../protocol.ts";
+import type { GateStatus } from "./publisher.ts";
+
+/** What is known of each gate, also of those that are away. Kept by name; a gate that is no longer enrolled is struck out. */
+export function createGateBook(clock: Clock): GateBook {
+  const entries = new Map<string, GateStatus>();
+  const change = (name: string, fields: Partial<GateStatus>): void => {
+    entries.set(name, { ...(entries.get(name) ?? unknown(name)), ...fields });
+  };
+  return {
+    arrived(peer, hello) {
+      change(peer.name, {
+        connected: true,
+        connectedSince: clock(),
+        address: peer.address,
+        boot: hello.boot,
+        versions: hello.versions,
+        running: hello.running,
+        runningSince: clock(),
+        addresses: hello.addresses,
+        servedNames: hello.servedNames,
+      });
+    },
+    heard(name, message) {
+      const now = clock();
+      if (message.type === "ack") {
+        const { epoch, version, digest } = message;
+        const { problem: _, ...rest } = entries.get(name) ?? unknown(name);
+        entries.set(name, { ...rest, running: { epoch, version, digest }, runningSince: now });
+      } else if (message.type === "problem") {
+        const { code, epoch, version } = message;
+        change(name, {
+          running: message.running,
+          problem: { at: now, code, message: message.message, epoch, version },
+        });
+      } else if (message.type === "status") {
+        const { addresses, servedNames, counters } = message;
+        change(name, { addresses, servedNames, counters });
+      }
+    },
+    left(name, heardMs) {
+      const entry = entries.get(name);
+      if (entry) change(name, { lastSeen: Math.max(heardMs, entry.lastSeen ?? 0) });
+    },
+    list(enrolled, heardMs) {
+      for (const name of entries.keys())
+        if (!enrolled.has(name) && heardMs(name) === undefined) entries.delete(name);
+      return [...new Set([...enrolled, ...entries.keys()])].sort().map((name) => {
+        const entry = entries.get(name) ?? unknown(name);
+        const seen = heardMs(name);
+        if (seen !== undefined) return { ...entry, connected: true, lastSeen: seen };
+        const { connectedSince: _, ...rest } = entry;
+        return { ...rest, connected: false };
+      });
+    },
+  };
+}
+
+export type GateBook = {
+  arrived(peer: FeedPeer, hello: Hello): void;
+  heard(name: string, message: Up): void;
+  left(name: string, heardMs: number): void;
+  /** `heardMs`: when a connected gate was last heard; undefined for one that is not connected. */
+  list(
+    enrolled: ReadonlySet<string>,
+    heardMs: (name: string) => number | undefined,
+  ): readonly GateStatus[];
+};
+
+function unknown(name: string): GateStatus {
+  return { name, connected: false, running: null, addresses: [], servedNames: [], counters: {} };
+}
