@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { mainPort, type Port, type Rule, type Service } from "../model/register.ts";
-import type { Revocation } from "../model/snapshot.ts";
 import { parseHost } from "./host.ts";
 import { localMinute } from "./hours.ts";
 import { canonicalPath } from "./path.ts";
+import { indexRevocations } from "./peer.ts";
 import { hashSegment, isVariable, splitPattern } from "./segment.ts";
 import type {
   CompiledPort,
@@ -95,20 +95,6 @@ export function diffServices(
     if (old?.get(service.name)?.digest !== service.digest) changed.push(service);
   }
   return { changed, removed: [...(old?.keys() ?? [])].filter((name) => !kept.has(name)) };
-}
-
-/** Tables of who is out. */
-export function indexRevocations(list: readonly Revocation[]): Revocations {
-  const principals = new Map<string, number>();
-  const serials = new Set<string>();
-  const lineages = new Set<string>();
-  for (const { principal, serial, lineage, at } of list) {
-    if (serial !== undefined) serials.add(serial);
-    if (lineage !== undefined) lineages.add(lineage);
-    if (serial === undefined && lineage === undefined)
-      principals.set(principal, Math.max(at, principals.get(principal) ?? at));
-  }
-  return { principals, serials, lineages, all: list };
 }
 
 function viewOf(

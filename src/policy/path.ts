@@ -37,7 +37,7 @@ export function canonicalPath(
       const next = target.charCodeAt(i + 1);
       // A name that merely begins with a dot takes the long way too, and comes back unchanged.
       if (next === slash || next === dot) isCanonical = false;
-    } else if (kind === escape) {
+    } else if (kind === escaped) {
       isCanonical = false;
     } else if (kind === question) {
       end = i;
@@ -96,7 +96,7 @@ const percent = 0x25;
 
 const plain = 1;
 const separator = 2;
-const escape = 3;
+const escaped = 3;
 const question = 4;
 
 /** What each byte is in a path; 0 is not allowed there. RFC 3986 section 3.3. */
@@ -108,7 +108,7 @@ for (const char of "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 }
 for (const char of "!$&'()*+,;=:@") kindOf[char.charCodeAt(0)] = plain;
 kindOf[slash] = separator;
-kindOf[percent] = escape;
+kindOf[percent] = escaped;
 kindOf[0x3f] = question;
 
 /** The long way, for paths with an escape, `//` or a segment that begins with a dot. */
