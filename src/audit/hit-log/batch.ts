@@ -1,14 +1,14 @@
 import { hash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import type { NewHit } from "../recorder.ts";
-import { lineOf } from "./line.ts";
+import { LinePrinter, lineBytesMax } from "./line.ts";
 
 /** Where every chain begins. */
 export const genesis = "0".repeat(64);
 
 /** Length of a head in hex, which is kept in front of the batch so that one call hashes both. */
 const headLength = 64;
-const bytesAtFirst = 64 * 1024;
+const bytesAtFirst = 128 * 1024;
 const lineEnd = 96;
 
 /**
@@ -17,7 +17,7 @@ const lineEnd = 96;
  * line costs a CRC and a batch costs one hash.
  */
 export class Batch {
-  readonly #prefix: string;
+  readonly #printer: LinePrinter;
   #buffer = Buffer.allocUnsafe(bytesAtFirst);
   #end = headLength;
   /** Where the last line begins, whose end is still open; 0: no line yet. */
@@ -34,7 +34,7 @@ export class Batch {
   hits = 0;
 
   constructor(chain: string) {
-    this.#prefix = `{"id":"${chain}-`;
+    this.#printer = new LinePrinter(chain);
     this.#buffer.write(genesis, 0, "latin1");
   }
 
@@ -54,12 +54,11 @@ export class Batch {
   /** Adds one line and returns its sequence. */
   add(hit: NewHit): number {
     this.sequence++;
-    const text = lineOf(this.#prefix, this.sequence, hit);
-    this.#reserve(text.length + 2 * lineEnd);
+    this.#reserve(lineBytesMax + 2 * lineEnd);
     if (this.#open === 0) this.first = this.sequence;
     else this.#closeLine();
     this.#open = this.#end;
-    this.#end += this.#buffer.write(text, this.#end, "latin1");
+    this.#end = this.#printer.print(this.#buffer, this.#end, this.sequence, hit);
     this.hits += hit.count ?? 1;
     return this.sequence;
   }
