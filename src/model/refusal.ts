@@ -203,4 +203,9 @@ export class Refusal extends Error {
     super(message, options);
     this.code = code;
   }
+
+  /** HTTP status that the client is sent; 0: none. */
+  get status(): number {
+    return refusals[this.code].http;
+  }
 }

@@ -1,0 +1,80 @@
+/**
+ * Which header fields cross the gate. Hop-by-hop fields end here (RFC 9110 section 7.6.1); whatever could pose as something that
+ * a proxy vouches for is removed in every spelling, before ours is set once.
+ */
+
+/** What becomes of a field: it goes on, it is dropped, or it needs a look. */
+export const fate = { keep: 0, drop: 1, te: 2, via: 3, canary: 4, upgrade: 5 } as const;
+export type Fate = (typeof fate)[keyof typeof fate];
+
+const hopByHop = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "transfer-encoding",
+  "http2-settings",
+]);
+
+// Only what nobody but a proxy in front may say. A service behind a gate hears about the caller from us or not at all.
+const vouching = new Set([
+  "forwarded",
+  "x-real-ip",
+  "x-client-ip",
+  "x-cluster-client-ip",
+  "true-client-ip",
+  "client-ip",
+  "x-original-url",
+  "x-original-host",
+  "x-rewrite-url",
+  "x-host",
+  // These change the method that was matched.
+  "x-http-method",
+  "x-http-method-override",
+  "x-method-override",
+]);
+const vouchingPrefixes = [
+  "sallyport-",
+  "x-sallyport-",
+  "x-forwarded",
+  "x-envoy-",
+  "x-client-cert",
+  "x-ssl-",
+  "ssl-client-",
+  "x-spiffe-",
+];
+
+function judgeRequest(lower: string): Fate {
+  // Upstreams that map `-` to `_` (CGI, WSGI) would read both spellings as one.
+  const name = lower.replaceAll("_", "-");
+  if (name === "sallyport-canary") return fate.canary;
+  if (name === "host" || name === "content-length") return fate.drop; // set by us, from what was matched
+  if (hopByHop.has(name) || vouching.has(name)) return fate.drop;
+  if (vouchingPrefixes.some((prefix) => name.startsWith(prefix))) return fate.drop;
+  if (name === "te") return fate.te;
+  if (name === "via") return fate.via;
+  if (name === "upgrade") return fate.upgrade;
+  return fate.keep;
+}
+
+function judgeResponse(lower: string): Fate {
+  if (lower.startsWith("sallyport-")) return fate.drop;
+  if (lower === "content-length" || lower === "upgrade") return fate.drop;
+  return hopByHop.has(lower) ? fate.drop : fate.keep;
+}
+
+/** Remembers verdicts by the spelling as received, so that a request pays one lookup a field; bounded. */
+function remembered(judge: (lower: string) => Fate): (name: string) => Fate {
+  const known = new Map<string, Fate>();
+  return (name) => {
+    const before = known.get(name);
+    if (before !== undefined) return before;
+    const verdict = judge(name.toLowerCase());
+    if (known.size < 2_048) known.set(name, verdict);
+    return verdict;
+  };
+}
+
+export const requestFate = remembered(judgeRequest);
+export const responseFate = remembered(judgeResponse);

@@ -1,0 +1,110 @@
+import type { Clock, Random } from "../../base/clock.ts";
+import { Refusal } from "../../model/refusal.ts";
+import type { Upstream } from "../../model/register.ts";
+import type { CompiledPort } from "../../policy/view.ts";
+import { bounds } from "../bounds.ts";
+import { Origin } from "./origin.ts";
+import type { UpstreamConnection } from "./upstream-connection.ts";
+
+/** A connection and the origin to give it back to. */
+export type Taken = { readonly connection: UpstreamConnection; readonly origin: Origin };
+
+type World = {
+  readonly monotonic: Clock;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly isOwnDoor: (host: string, port: number) => boolean;
+};
+
+/** All upstreams of the view in force, by port. Ports that a new view leaves alone keep their connections. */
+export class Origins {
+  readonly #world: World;
+  readonly #byPort = new Map<string, { port: CompiledPort; origins: Origin[] }>();
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  /**
+   * Finds a connection for the port: the less loaded of two chosen at random, and while none of them can be reached, the next.
+   * Nothing was sent when `failed` is called.
+   */
+  take(
+    port: CompiledPort,
+    ready: (taken: Taken) => void,
+    failed: (refusal: Refusal) => void,
+  ): () => void {
+    const origins = this.#of(port);
+    const tried = new Set<Origin>();
+    let cancel: () => void = () => undefined;
+    const next = (last: Refusal | undefined): void => {
+      const origin = this.#choose(origins, tried);
+      if (origin === undefined) {
+        failed(last ?? new Refusal("upstream_down", `${port.service} has no upstream`));
+        return;
+      }
+      tried.add(origin);
+      cancel = origin.take(
+        port.timeouts.connectMs,
+        (connection) => ready({ connection, origin }),
+        next,
+      );
+    };
+    next(undefined);
+    return () => cancel();
+  }
+
+  sweep(): void {
+    for (const { origins } of this.#byPort.values()) for (const origin of origins) origin.sweep();
+  }
+
+  /** Closes the origins of ports that are no longer there. */
+  retain(isThere: (service: string, port: string) => boolean): void {
+    for (const [key, { port, origins }] of this.#byPort) {
+      if (isThere(port.service, port.port)) continue;
+      this.#byPort.delete(key);
+      for (const origin of origins) origin.close();
+    }
+  }
+
+  close(): void {
+    this.retain(() => false);
+  }
+
+  #choose(origins: readonly Origin[], tried: ReadonlySet<Origin>): Origin | undefined {
+    if (origins.length === 1) return tried.size === 0 ? origins[0] : undefined;
+    const open = origins.filter((origin) => !tried.has(origin));
+    const awake = open.filter((origin) => !origin.resting);
+    const from = awake.length > 0 ? awake : open; // when all of them rest, one must try
+    const a = from[Math.floor(this.#world.random() * from.length)];
+    const b = from[Math.floor(this.#world.random() * from.length)];
+    return a !== undefined && b !== undefined && b.load < a.load ? b : a;
+  }
+
+  #of(port: CompiledPort): readonly Origin[] {
+    const key = `${port.service} ${port.port}`;
+    const known = this.#byPort.get(key);
+    if (known?.port === port) return known.origins;
+    const kept = new Map(known?.origins.map((origin) => [origin.name, origin]));
+    const origins = port.upstreams.map((upstream) => {
+      const origin = this.#origin(upstream, key);
+      const before = kept.get(origin.name);
+      kept.delete(origin.name);
+      return before ?? origin;
+    });
+    for (const gone of kept.values()) gone.close();
+    this.#byPort.set(key, { port, origins });
+    return origins;
+  }
+
+  #origin(upstream: Upstream, key: string): Origin {
+    const rules = () => {
+      const until = this.#byPort.get(key)?.port.plaintextUntilMs ?? 0;
+      return { isOwnDoor: this.#world.isOwnDoor, mayLeaveHost: this.#world.clock() < until };
+    };
+    return new Origin(upstream, rules, this.#world.monotonic);
+  }
+}
+
+/** How often `Origins.sweep` wants to be called, ms. */
+export const originsSweepMs = bounds.upstreamIdleMs / 4;

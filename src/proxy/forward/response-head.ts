@@ -1,0 +1,36 @@
+import type { ResponseHead } from "../../wire/http1/response-parser.ts";
+import { fate, responseFate } from "./hygiene.ts";
+
+/** How the body of a response is delimited towards the client. */
+export type Framing = "none" | "length" | "chunked" | "close";
+
+/** What can be said to this client: a body of unknown length is chunked for HTTP/1.1 and ends with the connection for 1.0. */
+export function framingFor(head: ResponseHead, clientMinor: 0 | 1): Framing {
+  if (head.body === "none" || head.body === "length") return head.body;
+  return clientMinor === 1 ? "chunked" : "close";
+}
+
+/**
+ * The response's head as the client sees it, without our hit id and without its empty line: status and the upstream's fields less
+ * what is hop-by-hop and what only we may say.
+ */
+export function responseHead(
+  head: ResponseHead,
+  framing: Framing,
+  connection: "close" | "keep-alive" | undefined,
+): string {
+  let text = `HTTP/1.1 ${head.status} ${head.reason}\r\n`;
+  const { headers, connectionNames } = head;
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i] as string;
+    if (responseFate(name) !== fate.keep) continue;
+    if (connectionNames.length > 0 && connectionNames.includes(name.toLowerCase())) continue;
+    text += `${name}: ${headers[i + 1]}\r\n`;
+  }
+  // To a HEAD or with a 304 the length that a GET would have had is passed on.
+  if (framing === "length" || (framing === "none" && head.hasContentLength))
+    text += `Content-Length: ${head.contentLength}\r\n`;
+  else if (framing === "chunked") text += "Transfer-Encoding: chunked\r\n";
+  if (connection !== undefined) text += `Connection: ${connection}\r\n`;
+  return text;
+}

@@ -1,0 +1,62 @@
+import { Refusal } from "../../model/refusal.ts";
+import { parseHost } from "../../policy/host.ts";
+import { canonicalPath } from "../../policy/path.ts";
+import type { CompiledPort, View } from "../../policy/view.ts";
+import type { RequestHead } from "../../wire/http1/request-parser.ts";
+
+/** Where a request goes and what exactly will be asked for there: what is matched here is what is forwarded. */
+export type Target = {
+  readonly port: CompiledPort;
+  /** Canonical host, lower case, no port. */
+  readonly host: string;
+  readonly method: string;
+  /** Canonical path: matched, recorded and forwarded. */
+  readonly path: string;
+  /** With its `?`, or empty: forwarded, never recorded. */
+  readonly query: string;
+};
+
+const strictPath = { encodedSlash: false };
+
+/** Fails closed: a host that names no gated port, a path that two parsers could read differently, a method we do not speak. */
+export function findTarget(head: RequestHead, sni: string | undefined, view: View): Target {
+  const host = head.host === undefined ? undefined : hostOf(head.host);
+  if (host === undefined) throw new Refusal("bad_host", "no usable Host");
+  const port = view.routes.get(host);
+  if (port === undefined) throw new Refusal("unknown_service", `no gated port is named ${host}`);
+  misdirected(sni, port, view);
+  if (head.method === "CONNECT" || head.method === "TRACE")
+    throw new Refusal("method_not_supported", head.method);
+  const canonical = canonicalPath(originForm(head.target), port.accept ?? strictPath);
+  if (canonical === undefined) throw new Refusal("bad_path", "the path is not canonical");
+  return { port, host, method: head.method, path: canonical.path, query: canonical.query };
+}
+
+/** A connection opened for one service must not be used to reach another (RFC 9110 section 7.4). */
+function misdirected(sni: string | undefined, port: CompiledPort, view: View): void {
+  if (sni === undefined) return;
+  const meant = view.routes.get(sni);
+  if (meant !== undefined && meant !== port)
+    throw new Refusal("misdirected", `the handshake named ${sni}`);
+}
+
+function originForm(target: string): string {
+  if (target.charCodeAt(0) === 0x2f) return target;
+  // The parser has checked that an absolute form names the same host.
+  const start = target.indexOf("/", "http://".length);
+  if (!target.startsWith("http://")) return target;
+  return start < 0 ? "/" : target.slice(start);
+}
+
+// A caller sends the same Host on every request: parsed once, looked up after.
+const knownHosts = new Map<string, string>();
+const knownHostsMost = 4_096;
+
+function hostOf(text: string): string | undefined {
+  const known = knownHosts.get(text);
+  if (known !== undefined) return known;
+  const parsed = parseHost(text);
+  if (parsed === undefined) return undefined;
+  if (knownHosts.size < knownHostsMost) knownHosts.set(text, parsed.host);
+  return parsed.host;
+}

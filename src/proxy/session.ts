@@ -1,0 +1,475 @@
+import type { Socket } from "node:net";
+import { Refusal, type RefusalCode } from "../model/refusal.ts";
+import { snapshotName } from "../model/snapshot.ts";
+import type { View } from "../policy/view.ts";
+import { type RequestHead, RequestParser } from "../wire/http1/request-parser.ts";
+import type { WireError } from "../wire/wire-error.ts";
+import { DeniedBy } from "./authorize/permit.ts";
+import { bounds } from "./bounds.ts";
+import { type Client, Exchange } from "./forward/exchange.ts";
+import type { Origins } from "./forward/origins.ts";
+import type { Caller } from "./identify/caller.ts";
+import { RateLimited } from "./limit/limit.ts";
+import type { Needs } from "./needs.ts";
+import { closeInOrder } from "./record/close-in-order.ts";
+import type { Outbox } from "./record/outbox.ts";
+import { refusalBytes } from "./refuse.ts";
+import { type Attempt, serve } from "./serve.ts";
+
+/** What a session shares with all others of its worker. */
+export type House = {
+  readonly needs: Needs;
+  readonly outbox: Outbox;
+  readonly origins: Origins;
+  /** How this gate names itself in `Via`. */
+  readonly via: string;
+  /** True from SIGTERM on: every response ends its connection. */
+  readonly draining: () => boolean;
+  /** What early warning wants to see: refusals, as they are recorded. */
+  readonly counts: { requests: number; refused: number };
+};
+
+/** Where the connection came from and went to, for the record. */
+export type Peer = {
+  readonly address: string;
+  readonly local: string;
+  readonly sni: string | undefined;
+};
+
+/**
+ * One connection of an identified caller: reads requests, one at a time and in order, and answers them. Owns the socket; closes it when
+ * the caller is done, when its leaf expires, or when it is cut.
+ */
+export class Session implements Client {
+  readonly caller: Caller;
+  readonly peer: Peer;
+  readonly #socket: Socket;
+  readonly #house: House;
+  readonly #parser: RequestParser;
+  readonly #onClose: (session: Session) => void;
+  #attempt: Attempt | undefined;
+  #startedMs = 0;
+  #exchange: Exchange | undefined;
+  /** When what is being waited for must have come, monotonic ms. */
+  #deadlineMs: number;
+  #ending = false;
+  #closed = false;
+  /** Whether the parser lets underscores into field names, because some service accepts them. */
+  readonly #underscores: boolean;
+
+  constructor(
+    socket: Socket,
+    caller: Caller,
+    with_: { house: House; peer: Peer; onClose: (session: Session) => void },
+  ) {
+    this.#socket = socket;
+    this.caller = caller;
+    this.peer = with_.peer;
+    const { house } = with_;
+    this.#house = house;
+    this.#underscores = acceptsUnderscores(house.needs.view());
+    this.#onClose = with_.onClose;
+    this.#deadlineMs = this.#house.needs.monotonic() + bounds.idleMs;
+    this.#parser = new RequestParser(
+      {
+        onHead: (head) => this.#onHead(head),
+        onBody: (chunk) => this.#onBody(chunk),
+        onEnd: (trailers) => this.#onEnd(trailers),
+        onError: (error) => this.#onParseError(error),
+      },
+      // Whether underscores pass is the service's choice, which is only known with the Host: `#onHead` decides.
+      {
+        headBytesMax: bounds.headBytes,
+        headersMax: bounds.headers,
+        underscoreHeaders: this.#underscores,
+      },
+    );
+    socket.on("data", (chunk: Buffer) => this.#onData(chunk));
+    socket.on("drain", () => this.#exchange?.onClientDrain());
+    socket.on("end", () => this.#onPeerEnd());
+    socket.on("error", () => undefined); // "close" follows
+    socket.on("close", () => this.#onSocketClose());
+  }
+
+  /** Ends what takes too long, and the connection with its leaf. Called a few times a second. */
+  sweep(monotonicMs: number, clockMs: number): void {
+    if (clockMs >= this.caller.notAfterMs) return this.cut("expired");
+    if (this.#exchange !== undefined) return this.#exchange.sweep(monotonicMs);
+    if (this.#ending || monotonicMs < this.#deadlineMs) return;
+    if (this.#parser.state === "head")
+      this.#refuseHead(new Refusal("head_timeout", "the head took too long"));
+    else this.#end();
+  }
+
+  /** Ends the connection at once, whatever it carries. The record says why. */
+  cut(code: RefusalCode): void {
+    if (this.#closed) return;
+    const exchange = this.#exchange;
+    if (exchange !== undefined) exchange.abort(code);
+    else this.#noteConnection(code);
+    this.#ending = true;
+    this.#socket.destroy();
+  }
+
+  /** Asks again what is under way, after the view changed. Fails closed: a rule that is gone takes its request with it. */
+  reconsider(view: View): void {
+    if (!view.services.has(this.caller.name)) return this.cut("not_registered");
+    const exchange = this.#exchange;
+    if (exchange === undefined) return;
+    const { port } = exchange.permit.target;
+    const now = view.services.get(port.service)?.ports.get(port.port);
+    if (now === undefined || !exchange.permit.standsIn(now, this.#house.needs.clock()))
+      this.cut("not_authorized");
+  }
+
+  /** Lets the exchange under way finish and closes; a connection that rests closes now. */
+  drain(): void {
+    if (this.#exchange === undefined && this.#parser.state === "idle") this.#end();
+  }
+
+  // What the caller sends.
+
+  #onData(chunk: Buffer): void {
+    if (this.#ending) return;
+    this.#parser.push(chunk);
+    // What came after a request that is not answered yet waits in the parser; more than one read of it waits in the kernel.
+    if (this.#parser.buffered > 0 && this.#exchange !== undefined) this.#socket.pause();
+    else if (this.#parser.state === "head" && this.#startedMs === 0) this.#beginHead();
+  }
+
+  #beginHead(): void {
+    this.#startedMs = this.#house.needs.monotonic();
+    this.#deadlineMs = this.#startedMs + bounds.headMs;
+  }
+
+  #onHead(head: RequestHead): void {
+    const { needs, origins, via } = this.#house;
+    const startedMs = this.#startedMs || needs.monotonic();
+    this.#startedMs = 0;
+    const attempt: Attempt = {
+      head,
+      caller: this.caller,
+      sni: this.peer.sni,
+      atMs: needs.clock(),
+      target: undefined,
+      view: undefined,
+    };
+    this.#attempt = attempt;
+    this.#house.counts.requests++;
+    try {
+      const permit = serve(attempt, needs);
+      if (this.#underscores && !permit.target.port.accept.underscoreHeaders)
+        refuseUnderscores(head);
+      const exchange = new Exchange(head, permit, {
+        client: this,
+        via,
+        times: { clockMs: attempt.atMs, startedMs },
+        monotonic: needs.monotonic,
+      });
+      this.#exchange = exchange;
+      exchange.start(origins);
+    } catch (cause) {
+      this.#refuseAttempt(asRefusal(cause, needs), attempt, startedMs);
+    }
+  }
+
+  #onBody(chunk: Buffer): void {
+    // Of a refused request nothing is kept; `#refuseAttempt` has begun to close.
+    if (this.#exchange?.requestBody(chunk) === false) this.#socket.pause();
+  }
+
+  #onEnd(trailers: readonly string[] | undefined): void {
+    this.#parser.pause(); // the next request waits until this one is answered
+    this.#exchange?.requestEnd(trailers);
+  }
+
+  #onParseError(error: WireError): void {
+    const refusal = new Refusal(error.code, error.detail);
+    const exchange = this.#exchange;
+    // A body that turns out malformed after its head went on: the upstream connection is reset with it.
+    if (exchange !== undefined) {
+      const begun = exchange.begun;
+      exchange.abort(error.code);
+      this.#exchange = undefined;
+      if (begun) return void this.#socket.destroy();
+    }
+    this.#refuseHead(refusal);
+  }
+
+  #onPeerEnd(): void {
+    if (this.#ending) return;
+    if (this.#exchange === undefined && this.#parser.state === "idle") return this.#end();
+    this.#parser.end(); // in the middle of a message that is an error; after one, the answer still goes out
+    this.#ending = this.#exchange !== undefined;
+  }
+
+  #onSocketClose(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#exchange?.abort("client_gone");
+    this.#exchange = undefined;
+    this.#onClose(this);
+  }
+
+  // What an exchange asks for.
+
+  hold(exchange: Exchange): void {
+    this.#house.outbox.put(exchange);
+  }
+
+  write(data: Buffer | string): boolean {
+    if (this.#closed) return true;
+    return typeof data === "string" ? this.#socket.write(data, "latin1") : this.#socket.write(data);
+  }
+
+  together(write: () => void): void {
+    this.#socket.cork();
+    write();
+    this.#socket.uncork();
+  }
+
+  resumeRequest(): void {
+    if (this.#parser.buffered === 0 && !this.#closed) this.#socket.resume();
+  }
+
+  mustClose(): boolean {
+    const { needs, draining } = this.#house;
+    return (
+      this.#ending || draining() || needs.clock() > this.caller.notAfterMs - bounds.expirySoonMs
+    );
+  }
+
+  done(exchange: Exchange, keepAlive: boolean): void {
+    if (this.#exchange !== exchange) return;
+    this.#exchange = undefined;
+    this.#attempt = undefined;
+    if (exchange.code !== undefined) return void this.#socket.destroy(); // cut short: no clean end
+    if (!keepAlive || this.#ending) return this.#end();
+    this.#deadlineMs = this.#house.needs.monotonic() + bounds.idleMs;
+    this.#parser.resume();
+    if (this.#exchange === undefined && this.#parser.state === "head") this.#beginHead();
+    if (this.#parser.buffered === 0) this.#socket.resume();
+  }
+
+  refuse(refusal: Refusal, exchange: Exchange): void {
+    this.#exchange = undefined;
+    const attempt = this.#attempt;
+    if (attempt === undefined) return void this.#socket.destroy();
+    this.#refuseAttempt(refusal, attempt, exchange.times.startedMs, exchange);
+  }
+
+  note(record: () => void): void {
+    this.#house.outbox.note(record);
+  }
+
+  mayGoUnrecorded(exchange: Exchange): boolean {
+    return exchange.permit.target.port.audit === "bestEffort";
+  }
+
+  lineOpen(exchange: Exchange): string {
+    const { needs } = this.#house;
+    const ended = exchange.finished || exchange.code !== undefined;
+    const { target, rule } = exchange.permit;
+    return needs.recorder.add({
+      at: exchange.times.clockMs,
+      plane: "data",
+      kind: "request",
+      decision: "allowed",
+      ...(exchange.code !== undefined && { code: exchange.code }),
+      caller: this.caller.shortName,
+      serial: this.caller.serial,
+      peer: this.peer.address,
+      local: this.peer.local,
+      gate: needs.gate,
+      service: target.port.service,
+      port: target.port.port,
+      method: target.method,
+      path: target.path,
+      rule: rule.id,
+      status: exchange.status,
+      ...(exchange.upstream !== undefined && { upstream: exchange.upstream }),
+      ...this.#snapshot(),
+      ...(ended && this.#measures(exchange)),
+      ...(exchange.canary !== undefined && { canary: exchange.canary }),
+    });
+  }
+
+  lineClose(exchange: Exchange): void {
+    const { needs } = this.#house;
+    needs.recorder.add({
+      at: needs.clock(),
+      plane: "data",
+      kind: "close",
+      decision: "allowed",
+      ...(exchange.code !== undefined && { code: exchange.code }),
+      caller: this.caller.shortName,
+      gate: needs.gate,
+      service: exchange.permit.target.port.service,
+      status: exchange.status,
+      ...this.#measures(exchange),
+      ...(exchange.hit !== undefined && { of: exchange.hit }),
+    });
+  }
+
+  #measures(exchange: Exchange): { bytesIn: number; bytesOut: number; tookMs: number } {
+    const tookMs = this.#house.needs.monotonic() - exchange.times.startedMs;
+    return { bytesIn: exchange.bytesIn, bytesOut: exchange.bytesOut, tookMs };
+  }
+
+  #snapshot(): { snapshot?: string } {
+    const view = this.#attempt?.view;
+    return view === undefined ? {} : { snapshot: nameOf(view) };
+  }
+
+  // How a no reaches the caller.
+
+  /** A head that never became a request. */
+  #refuseHead(refusal: Refusal): void {
+    this.#attempt = undefined;
+    this.#sendRefusal(refusal, undefined, this.#startedMs || this.#house.needs.monotonic());
+  }
+
+  #refuseAttempt(refusal: Refusal, attempt: Attempt, startedMs: number, exchange?: Exchange): void {
+    this.#sendRefusal(refusal, attempt, startedMs, exchange);
+  }
+
+  #sendRefusal(
+    refusal: Refusal,
+    attempt: Attempt | undefined,
+    startedMs: number,
+    exchange?: Exchange,
+  ): void {
+    this.#house.counts.refused++;
+    // A request whose body is not read to its end cannot be followed by another on this connection.
+    const whole =
+      attempt !== undefined && (attempt.head.body === "none" || this.#parser.state === "idle");
+    const close = !whole || !attempt.head.keepAlive || this.mustClose();
+    if (close) this.#ending = true;
+    const bodiless = attempt?.head.method === "HEAD";
+    let hit = "";
+    this.#house.outbox.put({
+      record: () => {
+        hit = this.#lineRefused(refusal, attempt, startedMs, exchange);
+      },
+      release: () => this.#answer(refusalBytes(refusal, { hit, close, bodiless }), close),
+      withhold: () => {
+        const unavailable = new Refusal("audit_unavailable", "the hit log cannot be written");
+        this.#answer(refusalBytes(unavailable, { hit: undefined, close: true, bodiless }), true);
+      },
+    });
+  }
+
+  #lineRefused(
+    refusal: Refusal,
+    attempt: Attempt | undefined,
+    startedMs: number,
+    exchange: Exchange | undefined,
+  ): string {
+    const { needs } = this.#house;
+    const target = attempt?.target;
+    const rule =
+      refusal instanceof DeniedBy || refusal instanceof RateLimited
+        ? refusal.rule
+        : exchange?.permit.rule.id;
+    return needs.recorder.add({
+      at: attempt?.atMs ?? needs.clock(),
+      plane: "data",
+      kind: "request",
+      decision: refusal.code === "fault" ? "fault" : "refused",
+      code: refusal.code,
+      caller: this.caller.shortName,
+      serial: this.caller.serial,
+      peer: this.peer.address,
+      local: this.peer.local,
+      gate: needs.gate,
+      ...(target && { service: target.port.service, port: target.port.port, path: target.path }),
+      ...(attempt && { method: attempt.head.method }),
+      ...(rule !== undefined && { rule }),
+      status: refusal.status,
+      ...(exchange?.upstream !== undefined && { upstream: exchange.upstream }),
+      ...this.#snapshot(),
+      bytesIn: exchange?.bytesIn ?? 0,
+      tookMs: needs.monotonic() - startedMs,
+      ...(exchange?.canary !== undefined && { canary: exchange.canary }),
+      detail: refusal.message.slice(0, 512),
+    });
+  }
+
+  #noteConnection(code: RefusalCode): void {
+    const { needs, outbox } = this.#house;
+    outbox.note(() =>
+      needs.recorder.add({
+        at: needs.clock(),
+        plane: "data",
+        kind: "connection",
+        decision: "refused",
+        code,
+        caller: this.caller.shortName,
+        serial: this.caller.serial,
+        peer: this.peer.address,
+        local: this.peer.local,
+        gate: needs.gate,
+        status: 0,
+      }),
+    );
+  }
+
+  #answer(bytes: string, close: boolean): void {
+    if (this.#closed) return;
+    this.#attempt = undefined;
+    if (close) {
+      this.write(bytes);
+      this.#end();
+      return;
+    }
+    this.write(bytes);
+    this.#deadlineMs = this.#house.needs.monotonic() + bounds.idleMs;
+    this.#parser.resume();
+    if (this.#parser.buffered === 0) this.#socket.resume();
+  }
+
+  #end(): void {
+    if (this.#closed) return;
+    this.#ending = true;
+    this.#socket.removeAllListeners("data");
+    closeInOrder(this.#socket);
+  }
+}
+
+const underscoresOf = new WeakMap<View, boolean>();
+
+/** Whether any service does: found once a view, not once a connection. */
+function acceptsUnderscores(view: View | undefined): boolean {
+  if (view === undefined) return false;
+  let known = underscoresOf.get(view);
+  if (known === undefined) {
+    known = [...view.services.values()].some((one) => one.accept.underscoreHeaders);
+    underscoresOf.set(view, known);
+  }
+  return known;
+}
+
+function refuseUnderscores(head: RequestHead): void {
+  for (let i = 0; i < head.headers.length; i += 2)
+    if (head.headers[i]?.includes("_"))
+      throw new Refusal("bad_header", "a field name with an underscore");
+}
+
+let lastView: View | undefined;
+let lastName = "";
+
+/** The view's name, made once a view. */
+function nameOf(view: View): string {
+  if (view !== lastView) {
+    lastView = view;
+    lastName = snapshotName(view);
+  }
+  return lastName;
+}
+
+/** A no is expected; anything else that was thrown is a bug of ours: refused as a fault, told to the log. */
+function asRefusal(cause: unknown, needs: Needs): Refusal {
+  if (cause instanceof Refusal) return cause;
+  needs.log.error({ err: cause }, "a fault while serving a request");
+  return new Refusal("fault", cause instanceof Error ? cause.message : String(cause), { cause });
+}
