@@ -128,7 +128,7 @@ export type Hours = {
 };
 
 /** The port that a bare `Host: orders` means: the one named `http`, or the only gated one. */
-export function mainPort(service: Service): Port | undefined {
+export function mainPort(service: Pick<Service, "ports">): Port | undefined {
   const gated = Object.values(service.ports).filter((port) => port.via === "gate");
   return gated.find((port) => port.name === "http") ?? (gated.length === 1 ? gated[0] : undefined);
 }
