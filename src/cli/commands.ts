@@ -9,4 +9,10 @@ type Entry = {
 };
 
 /** Every command, in the order people meet them. */
-export const commands: readonly Entry[] = [];
+export const commands: readonly Entry[] = [
+  {
+    name: "explain",
+    summary: "say whether a call would be let through, by which rule, and why not by the others",
+    load: () => import("./commands/explain.ts"),
+  },
+];

@@ -149,14 +149,17 @@ export type RevocableLeaf = {
   readonly notBeforeMs: number;
 };
 
+/** How long before their issue our leaves say they begin, ms: for peers whose clocks are behind. */
+const backdateMs = 60_000;
+
 /**
- * Leaves say they are valid from a minute before they were issued (clock skew), so one that was issued up to a minute after its
- * principal was revoked cannot be told from an older one, and is out too.
+ * Whether the leaf is out: by its serial, by its line, or because it was issued before its principal was revoked. Certificates count
+ * in whole seconds, so one issued within the same second after the revocation cannot be told from an older one, and is out too.
  */
 export function isRevoked(revocations: Revocations, leaf: RevocableLeaf): boolean {
   const revokedMs = revocations.principals.get(leaf.shortName);
   return (
-    (revokedMs !== undefined && !(leaf.notBeforeMs > revokedMs)) ||
+    (revokedMs !== undefined && !(leaf.notBeforeMs + backdateMs > revokedMs)) ||
     revocations.serials.has(leaf.serial) ||
     // The first leaf of a line bears the line's name itself.
     revocations.lineages.has(leaf.lineage ?? leaf.serial)
