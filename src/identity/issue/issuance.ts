@@ -63,9 +63,14 @@ export type TokenRequest = {
 
 export type EnrolRequest = {
   readonly token: string;
-  /** IP address the request came from. */
-  readonly peerAddress: string;
-} & ({ readonly csr: string } | { readonly controlCsr: string; readonly dataCsr: string });
+  /** PEM PKCS#10: everybody's but a gate's. */
+  readonly csr?: string;
+  /** A gate's two, with two different keys. */
+  readonly controlCsr?: string;
+  readonly dataCsr?: string;
+  /** IP address that it came from: tokens may be bound to networks. */
+  readonly from: string;
+};
 
 /** What the join door answers: PEM texts. */
 export type EnrolAnswer = {
@@ -80,13 +85,13 @@ export type EnrolAnswer = {
 export type IssuedLeaf = { readonly chain: string; readonly bundle: string };
 
 export type RenewRequest = {
-  /** The client's leaf, whose key the handshake has proven. Judged here once more, from scratch. */
-  readonly leaf: X509Certificate;
-  readonly plane: Plane;
   readonly csr: string;
   /** DNS names that a gate serves; they share the key of the request. At most 1,024. */
   readonly names?: readonly string[];
-  readonly peerAddress: string;
+  /** DER: the leaf whose key the handshake has proven, then whatever came with it. Judged here from scratch. */
+  readonly presented: readonly Uint8Array[];
+  /** IP address that it came from. */
+  readonly from: string;
 };
 
 export type RenewAnswer = IssuedLeaf & {
@@ -154,10 +159,25 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     },
 
     async renew(request) {
-      const serial = request.leaf.serialNumber.toLowerCase();
-      const leaf = await store.findIssued(request.plane, serial);
+      const judged = judgeLeaf(readLeaf(request.presented[0]), {
+        issuers: {
+          control: authorities.control.issuers(),
+          data: authorities.data.issuers(),
+        },
+        trustDomain,
+      });
+      const leaf = await store.findIssued(judged.plane, judged.serial);
+      if (
+        leaf?.principal !== judged.principal ||
+        leaf.publicKey !== thumbprint(spkiOf(judged.leaf))
+      )
+        throw refuse(
+          "unknown_leaf",
+          judged.parts,
+          "the certificate is not on record here; enrol again",
+        );
       // One renewal of a line at a time: of two at once, the second must see what the first was given.
-      return alone(leaf?.lineage ?? serial, () => renewAlone(serial, request));
+      return alone(leaf.lineage, () => renewAlone(judged, leaf, request));
     },
 
     async issueDirect(request) {
@@ -178,7 +198,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     if (!token || !isSame(token.hash, hash)) throw new IssueRefused("token_unknown");
     const parts = partsOf(token.principal);
     if (now >= token.expiresMs) throw refuse("token_expired", parts);
-    if (token.from.length > 0 && !compileCidrs(token.from)(request.peerAddress))
+    if (token.from.length > 0 && !compileCidrs(token.from)(request.from))
       throw refuse("wrong_network", parts);
     await assertMayEnrol(parts, token);
     // Before the token is spent: a request that cannot be used costs nobody a token.
@@ -217,11 +237,12 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     request: EnrolRequest,
   ): Promise<{ [plane in Plane]?: ProvenKey }> {
     if (parts.kind !== "gate") {
-      if (!("csr" in request)) throw refuse("csr_invalid", parts, 'send one request, as "csr"');
+      if (request.csr === undefined)
+        throw refuse("csr_invalid", parts, 'send one request, as "csr"');
       const [plane] = principalKinds[parts.kind];
       return { [plane]: await readCsr(request.csr) };
     }
-    if (!("controlCsr" in request))
+    if (request.controlCsr === undefined || request.dataCsr === undefined)
       throw refuse("csr_invalid", parts, 'a gate sends two requests, "controlCsr" and "dataCsr"');
     const control = await readCsr(request.controlCsr);
     const data = await readCsr(request.dataCsr);
@@ -249,25 +270,20 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     });
   }
 
-  async function renewAlone(serial: string, request: RenewRequest): Promise<RenewAnswer> {
-    const { plane } = request;
-    // Taken before anything is asked: a revocation that arrives meanwhile is later than the leaf, and covers it.
+  async function renewAlone(
+    { parts, plane, principal, notBeforeMs, notAfterMs }: ReturnType<typeof judgeLeaf>,
+    leaf: IssuedRecord,
+    request: RenewRequest,
+  ): Promise<RenewAnswer> {
+    // Taken before anything is asked: a revocation that arrives meanwhile is later than the new leaf, and covers it.
     const now = clock();
-    const judged = judgeLeaf(request.leaf, plane, {
-      issuers: authorities[plane].issuers(),
-      trustDomain,
-    });
-    const parts = partsOf(judged.principal);
-    const leaf = await store.findIssued(plane, serial);
-    if (leaf?.principal !== judged.principal)
-      throw refuse("unknown_leaf", parts, "the certificate is not on record here; enrol again");
     if (await store.isRevoked(leaf)) throw refuse("revoked", parts);
-    if (!(await store.isRegistered(judged.principal))) throw refuse("not_registered", parts);
-    if (now < judged.notBeforeMs) throw refuse("not_yet_valid", parts);
-    const isLate = now >= judged.notAfterMs;
+    if (!(await store.isRegistered(principal))) throw refuse("not_registered", parts);
+    if (now < notBeforeMs) throw refuse("not_yet_valid", parts);
+    const isLate = now >= notAfterMs;
     if (isLate) {
-      const graceMs = await store.graceMs(judged.principal);
-      if (!(graceMs > 0) || now >= judged.notAfterMs + graceMs)
+      const graceMs = await store.graceMs(principal);
+      if (!(graceMs > 0) || now >= notAfterMs + graceMs)
         throw refuse("expired", parts, "the certificate has expired; enrol again");
     }
     const names = [...new Set(request.names ?? [])];
@@ -276,8 +292,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     if (names.length > namesMax)
       throw refuse("names_not_allowed", parts, `a gate serves at most ${namesMax} names`);
     const key = await readCsr(request.csr);
-    if (key.id === leaf.publicKey || key.id === thumbprint(spkiOf(request.leaf)))
-      throw refuse("key_reused", parts);
+    if (key.id === leaf.publicKey) throw refuse("key_reused", parts);
     const successor = await successorFor(leaf, key, parts);
     const renewed =
       successor && successor.notAfterMs > now && chainOf(successor)
@@ -448,6 +463,15 @@ function assertTokenMakesSense(parts: PrincipalParts, request: TokenRequest): vo
 
 function refuse(code: IssueRefused["code"], parts: PrincipalParts, message?: string): IssueRefused {
   return new IssueRefused(code, { principal: shortName(parts), ...(message && { message }) });
+}
+
+function readLeaf(der: Uint8Array | undefined): X509Certificate {
+  try {
+    if (der) return new X509Certificate(der);
+  } catch {
+    // Told apart by nobody: what cannot be read was not issued here.
+  }
+  throw new IssueRefused("unknown_issuer");
 }
 
 function spkiOf(leaf: X509Certificate): Uint8Array {

@@ -1,0 +1,220 @@
+import { X509Certificate } from "node:crypto";
+import { request as httpRequest } from "node:http";
+import { isIP } from "node:net";
+import { type ConnectionOptions, connect, type TLSSocket } from "node:tls";
+import { formatHostPort, splitHostPort } from "../../base/address.ts";
+import type { Credentials } from "../../base/credentials.ts";
+import { clientContext, pinnedContext } from "../../base/secure-context.ts";
+import { keyId } from "../../base/signature.ts";
+import { factsOf, leadsToRoot } from "../leaf-facts.ts";
+
+export type JoinRequest = {
+  /** `host:port` of the join door. */
+  readonly join: string;
+  readonly trust: JoinTrust;
+  readonly method: "GET" | "POST";
+  /** `/join/v1/…`. */
+  readonly path: string;
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  /** From the first packet to the last byte of the answer. Default 10 s. */
+  readonly deadlineMs?: number;
+};
+
+/** Whom to take for the join door. */
+export type JoinTrust =
+  /** By the fingerprint in a token: SHA-256 of the SPKI of the root that its chain has to end in, base64url. */
+  | { readonly fingerprint: string; readonly nowMs: number }
+  /** By the control plane's roots (`bundlePem`), showing our own leaf of either plane. */
+  | { readonly credentials: Credentials; readonly trustDomain: string };
+
+/** The join door could not be reached, or what answered there is not it. Trying again later may help. */
+export class JoinUnreachable extends Error {}
+
+/** The join door said no. */
+export class JoinRefused extends Error {
+  readonly status: number;
+  /** Stable: `token_spent`, `revoked`. */
+  readonly code: string;
+  constructor(status: number, code: string, message: string) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+const deadlineMsDefault = 10_000;
+// A gate with a thousand names gets a thousand chains of some 1.7 kB.
+const answerBytesMax = 4 * 1_048_576;
+const serverAuth = "1.3.6.1.5.5.7.3.1";
+
+/**
+ * One request to the join door on a connection of its own. Not a byte is sent before the server has been judged: its chain,
+ * and that its leaf is `/control/`. Resolves to the parsed answer of a 200; throws `JoinRefused` on another status,
+ * `JoinUnreachable` on everything else.
+ */
+export async function joinRequest(request: JoinRequest): Promise<unknown> {
+  const { join, trust } = request;
+  const address = splitHostPort(join);
+  if (!address) throw new JoinUnreachable(`not an address to join at: ${join}`);
+  const deadline = AbortSignal.timeout(request.deadlineMs ?? deadlineMsDefault);
+  const socket = connect({
+    host: address.host,
+    port: address.port,
+    servername: isIP(address.host) ? "" : address.host,
+    ALPNProtocols: ["http/1.1"],
+    ...trustOptions(trust),
+  });
+  try {
+    await handshake(socket, join, deadline);
+    if ("fingerprint" in trust) assertPinned(socket, trust);
+    const { status, text } = await exchange(socket, request, address, deadline);
+    return readAnswer(join, status, text);
+  } catch (cause) {
+    if (cause instanceof JoinRefused || cause instanceof JoinUnreachable) throw cause;
+    throw new JoinUnreachable(`${join}: ${reasonOf(cause)}`, { cause });
+  } finally {
+    socket.destroy();
+  }
+}
+
+function trustOptions(trust: JoinTrust): ConnectionOptions {
+  if ("fingerprint" in trust) return pinnedContext();
+  return {
+    ...clientContext(trust.credentials),
+    // Judged by its SPIFFE URI: the address it was found at says nothing about who it is.
+    checkServerIdentity: (_host, certificate) =>
+      isControl(new X509Certificate(certificate.raw), trust.trustDomain)
+        ? undefined
+        : new Error("the server there is not a control plane of this trust domain"),
+  };
+}
+
+function handshake(socket: TLSSocket, join: string, deadline: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(new JoinUnreachable(`${join} did not answer in time`));
+    if (deadline.aborted) stop();
+    deadline.addEventListener("abort", stop, { once: true });
+    socket.once("secureConnect", resolve);
+    socket.once("close", () => reject(new JoinUnreachable(`${join} closed the connection`)));
+    // Stays for good: an error after the answer is nobody's business, and must not end the process.
+    socket.on("error", reject);
+  });
+}
+
+/**
+ * The pin: the chain that the server showed, and whose leaf's key it has just proven, ends in the root of the token.
+ * Fails closed, before the token's secret is sent.
+ */
+function assertPinned(socket: TLSSocket, trust: { fingerprint: string; nowMs: number }): void {
+  const chain: X509Certificate[] = [];
+  let next = socket.getPeerX509Certificate();
+  while (next && chain.length < 4) {
+    chain.push(next);
+    next = next.issuerCertificate;
+    if (next && chain.some((seen) => seen.fingerprint256 === next?.fingerprint256)) break;
+  }
+  const root = chain[2];
+  const isPinned =
+    root !== undefined &&
+    keyId(root.publicKey.export({ format: "der", type: "spki" })) === trust.fingerprint &&
+    leadsToRoot(chain, [root]);
+  if (!isPinned)
+    throw new JoinUnreachable(
+      "the server there is not the one that the token was made for; nothing was sent to it",
+    );
+  const [leaf] = chain;
+  const trustDomain = leaf && factsOf(leaf)?.parts.trustDomain;
+  if (!leaf || !trustDomain || !isControl(leaf, trustDomain))
+    throw new JoinUnreachable("the server there is not a control plane; nothing was sent to it");
+  for (const { validFrom, validTo } of chain)
+    if (trust.nowMs < Date.parse(validFrom) || trust.nowMs >= Date.parse(validTo))
+      throw new JoinUnreachable(
+        `the server's certificate is valid from ${validFrom} to ${validTo}; is this machine's clock right?`,
+      );
+}
+
+function isControl(leaf: X509Certificate, trustDomain: string): boolean {
+  const parts = factsOf(leaf)?.parts;
+  return (
+    parts?.kind === "control" &&
+    parts.trustDomain === trustDomain &&
+    (leaf.keyUsage?.includes(serverAuth) ?? false)
+  );
+}
+
+function exchange(
+  socket: TLSSocket,
+  request: JoinRequest,
+  address: { host: string; port: number },
+  deadline: AbortSignal,
+): Promise<{ status: number; text: string }> {
+  const body = request.body === undefined ? undefined : JSON.stringify(request.body);
+  return new Promise((resolve, reject) => {
+    const call = httpRequest({
+      createConnection: () => socket,
+      method: request.method,
+      path: request.path,
+      signal: deadline,
+      headers: {
+        host: formatHostPort(address.host, address.port),
+        accept: "application/json",
+        connection: "close",
+        ...(body !== undefined && {
+          "content-type": "application/json",
+          "content-length": Buffer.byteLength(body),
+        }),
+      },
+    });
+    call.once("error", (cause) =>
+      reject(deadline.aborted ? new JoinUnreachable("the answer took too long") : cause),
+    );
+    call.once("response", (answer) => {
+      const pieces: Buffer[] = [];
+      let bytes = 0;
+      answer.on("data", (piece: Buffer) => {
+        bytes += piece.length;
+        pieces.push(piece);
+        if (bytes > answerBytesMax) reject(new JoinUnreachable("the answer is larger than 4 MiB"));
+      });
+      answer.once("error", reject);
+      answer.once("end", () =>
+        resolve({ status: answer.statusCode ?? 0, text: Buffer.concat(pieces).toString("utf8") }),
+      );
+    });
+    call.end(body);
+  });
+}
+
+function readAnswer(join: string, status: number, text: string): unknown {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    throw new JoinUnreachable(`${join} answered ${status}, but not in JSON: is it a join door?`);
+  }
+  if (status === 200) return answer;
+  const { code, message } = refusalIn(answer);
+  // A fault or an overload over there is no verdict about us.
+  if (status >= 500) throw new JoinUnreachable(`${join} answered ${status}: ${message}`);
+  throw new JoinRefused(status, code, message);
+}
+
+/** `{ error: { code, message } }` or `{ code, message }`. */
+function refusalIn(answer: unknown): { code: string; message: string } {
+  const outer = answer as { error?: unknown } | null;
+  const inner = (typeof outer?.error === "object" ? outer.error : outer) as {
+    code?: unknown;
+    message?: unknown;
+  } | null;
+  const code = typeof inner?.code === "string" ? inner.code.slice(0, 64) : "refused";
+  const message = typeof inner?.message === "string" ? inner.message.slice(0, 512) : code;
+  return { code, message };
+}
+
+function reasonOf(cause: unknown): string {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  if (code === "ECONNREFUSED") return "nobody is listening there";
+  if (code === "ENOTFOUND" || code === "EAI_AGAIN") return "the name does not resolve";
+  return message;
+}
