@@ -1,0 +1,154 @@
+import { randomBytes, X509Certificate } from "node:crypto";
+import { parentPort, workerData } from "node:worker_threads";
+import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
+import { formatHostPort } from "../../base/address.ts";
+import { admitsFrom } from "../../base/guard.ts";
+import { certificatesIn } from "../../base/secure-context.ts";
+import type { Hit } from "../../model/hit.ts";
+import { applyPatch } from "../../policy/compile.ts";
+import { indexRevocations, type Trust } from "../../policy/peer.ts";
+import type { View } from "../../policy/view.ts";
+import { DataPlane } from "../../proxy/data-plane.ts";
+import type { Needs } from "../../proxy/needs.ts";
+import type { CredentialOrder, Order, Report, WorkerStart } from "../../proxy/pool/messages.ts";
+import { programLog } from "../program-log.ts";
+
+// One worker thread of a gate: a data plane, its hit log, and orders from the main thread.
+
+const start = workerData as WorkerStart;
+const port = parentPort;
+if (port === null) throw new Error("this module is started by a gate, not by hand");
+
+const log = programLog({ gate: start.gate, worker: start.worker });
+const clock = () => Date.now();
+// Every worker's `performance.now()` counts from its own start; the machine's monotonic clock is one.
+const offsetMs = Number(process.hrtime.bigint()) / 1e6 - performance.now();
+const monotonic = () => performance.now() + offsetMs;
+const confirmed = new Float64Array(start.confirmed);
+
+const recorder = openHitLog({
+  dir: start.hitsDir,
+  writer: { process: "worker", name: start.gate, boot: start.boot, worker: start.worker },
+  clock,
+  randomBytes,
+  log,
+});
+
+let view: View | undefined;
+let ownDoors: ReadonlySet<string> = new Set();
+
+// What early warning looks at: refusals, copied once they are in the log, at most so many a second.
+const seenPerBeat = 200;
+let seen: Hit[] = [];
+let missed = 0;
+
+const needs: Needs = {
+  gate: start.gate,
+  view: () => view,
+  confirmedMs: () => confirmed[0] ?? 0,
+  recorder: {
+    add(hit) {
+      const id = recorder.add(hit);
+      if (hit.decision !== "allowed") {
+        if (seen.length < seenPerBeat) seen.push({ ...hit, id });
+        else missed++;
+      }
+      return id;
+    },
+    flush: () => recorder.flush(),
+    get failing() {
+      return recorder.failing;
+    },
+  },
+  clock,
+  monotonic,
+  random: Math.random,
+  log,
+  limits: new Int32Array(start.limits),
+  isOwnDoor: (host, at) => ownDoors.has(formatHostPort(host, at)),
+};
+
+const plane = new DataPlane(needs, start.credentials, trustOf(start.credentials));
+
+const beat = setInterval(() => {
+  recorder.tick();
+  tell({
+    kind: "beat",
+    heads: recorder.heads(),
+    counters: plane.counters(),
+    auditFailing: recorder.failing,
+  });
+}, 1_000);
+const watching = setInterval(() => {
+  if (seen.length === 0) return;
+  tell({ kind: "seen", hits: seen, missed });
+  seen = [];
+  missed = 0;
+}, 100);
+
+port.on("message", (order: Order) => {
+  follow(order).then(
+    () => tell({ kind: "done", number: order.number }),
+    (cause: unknown) =>
+      tell({
+        kind: "done",
+        number: order.number,
+        problem: cause instanceof Error ? cause.message : String(cause),
+      }),
+  );
+});
+
+async function follow(order: Order): Promise<void> {
+  switch (order.kind) {
+    case "view":
+      view = applyPatch(view, order.patch);
+      plane.viewChanged(view);
+      return;
+    case "revoke":
+      // The view that says the same is still being made; from here on nobody it names is let in.
+      if (view !== undefined)
+        view = {
+          ...view,
+          revocations: indexRevocations([...view.revocations.all, order.revocation]),
+        };
+      plane.revoke(order.revocation);
+      return;
+    case "credentials":
+      plane.swapCredentials(order.credentials, trustOf(order.credentials));
+      return;
+    case "own-doors":
+      ownDoors = new Set(order.doors.map((at) => formatHostPort(at.host, at.port)));
+      return;
+    case "open": {
+      const { door, fd, at, bind, from, networks, interfaces } = order.order;
+      const admits = admitsFrom(
+        from,
+        { bind, host: at.host },
+        { networks, interfaces: () => interfaces },
+      );
+      await plane.open({ fd, allowed: at, door, admits: door === "decoy" ? () => true : admits });
+      return;
+    }
+    case "shut":
+      await plane.shut(order.door, order.at);
+      return;
+    case "drain":
+      await plane.drain(order.withinMs);
+      clearInterval(beat);
+      clearInterval(watching);
+      recorder.close();
+      return;
+  }
+}
+
+function tell(report: Report): void {
+  port?.postMessage(report);
+}
+
+function trustOf(order: CredentialOrder): Trust {
+  const parse = (pem: string) => certificatesIn(pem).map((one) => new X509Certificate(one));
+  return {
+    trustDomain: order.trustDomain,
+    bundles: { data: parse(order.own.bundlePem), control: parse(order.controlBundlePem) },
+  };
+}
