@@ -19,6 +19,8 @@ export type JoinRequest = {
   readonly body?: unknown;
   /** From the first packet to the last byte of the answer. Default 10 s. */
   readonly deadlineMs?: number;
+  /** Ends it early. */
+  readonly signal?: AbortSignal;
 };
 
 /** Whom to take for the join door. */
@@ -57,7 +59,8 @@ export async function joinRequest(request: JoinRequest): Promise<unknown> {
   const { join, trust } = request;
   const address = splitHostPort(join);
   if (!address) throw new JoinUnreachable(`not an address to join at: ${join}`);
-  const deadline = AbortSignal.timeout(request.deadlineMs ?? deadlineMsDefault);
+  const timeout = AbortSignal.timeout(request.deadlineMs ?? deadlineMsDefault);
+  const deadline = request.signal ? AbortSignal.any([timeout, request.signal]) : timeout;
   const socket = connect({
     host: address.host,
     port: address.port,

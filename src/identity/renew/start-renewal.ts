@@ -1,0 +1,160 @@
+import type { Clock, Random } from "../../base/clock.ts";
+import type { Running } from "../../base/lifecycle.ts";
+import type { Log } from "../../base/log.ts";
+import {
+  CredentialsUnusable,
+  readCredentials,
+  type StoredCredentials,
+} from "../credentials/credential-directory.ts";
+import { JoinRefused } from "../enroll/join-request.ts";
+import { leafOf } from "../leaf-facts.ts";
+import { renew } from "./renew.ts";
+import { createRenewalSchedule } from "./renewal-schedule.ts";
+import { type Hook, runHook } from "./run-hook.ts";
+
+export type RenewalOptions = {
+  /** A directory of credentials, as `enroll` writes them. */
+  readonly dir: string;
+  readonly clock: Clock;
+  /** Milliseconds since anything; never goes back. `performance.now`. */
+  readonly monotonic: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** For a gate's data leaf: asked before each renewal. */
+  readonly names?: () => readonly string[];
+  /** The new set is on disk. A server swaps its secure context here. */
+  readonly onRenewed?: (next: StoredCredentials) => void | Promise<void>;
+  /** An attempt failed; the old leaf stays in use. For metrics and warnings. */
+  readonly onFailed?: (cause: unknown) => void;
+  readonly hook?: Hook;
+};
+
+export type Renewal = Running & {
+  /** Renews as soon as the least distance between two renewals allows: the names to serve have changed. */
+  soon(): void;
+};
+
+const hookAgainMs = 30_000;
+const hookAttemptsMax = 5;
+
+/**
+ * Renews the identity in a directory for as long as it runs, at two thirds of each leaf's life. The old leaf stays in use until
+ * the new one is whole; a refusal or an outage is met with growing pauses, never with a loop. A failed hook is run again, up to
+ * five times. Throws `CredentialsUnusable` at once when the directory holds nothing to renew; later it only logs.
+ */
+export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
+  const { dir, log } = options;
+  const schedule = createRenewalSchedule(options);
+  const stopping = new AbortController();
+  let serial = "";
+  let timer: NodeJS.Timeout | undefined;
+  let isHurried = false;
+  let hookAttempts = 0;
+  let hookAtMs = Number.POSITIVE_INFINITY;
+  let working: Promise<void> = Promise.resolve();
+
+  function take(held: StoredCredentials, how: "found" | "renewed"): void {
+    const leaf = leafOf(held.chainPem);
+    if (leaf.serial === serial) return;
+    serial = leaf.serial;
+    schedule.holds(leaf, how);
+  }
+
+  const first = await readCredentials(dir);
+  if (!first.identity)
+    throw new CredentialsUnusable(
+      `${dir} holds no identity.json, so nobody knows where to renew`,
+      "enrol again: sallyport enroll --token-file FILE --out DIR",
+    );
+  take(first, "found");
+  look();
+
+  function look(): void {
+    if (stopping.signal.aborted) return;
+    const untilHookMs = Math.max(0, hookAtMs - options.monotonic());
+    timer = setTimeout(
+      () => {
+        working = work().finally(look);
+      },
+      Math.min(schedule.waitMs(), untilHookMs),
+    );
+  }
+
+  async function work(): Promise<void> {
+    if (schedule.waitMs() === 0) await attempt();
+    if (hookAtMs <= options.monotonic()) await callHook();
+  }
+
+  async function attempt(): Promise<void> {
+    try {
+      // Somebody may have enrolled anew into the directory: then there is nothing to do yet.
+      const before = serial;
+      take(await readCredentials(dir), "found");
+      if (serial !== before && schedule.waitMs() > 0) return;
+      isHurried = false;
+      const next = await renew({
+        dir,
+        signal: stopping.signal,
+        ...(options.names && { names: options.names() }),
+      });
+      const known = serial;
+      take(next, "renewed");
+      if (serial === known) schedule.failed();
+      // The names changed while we asked.
+      if (isHurried) schedule.hurry();
+      log.info(
+        { principal: next.identity?.principal, serial, notAfter: next.identity?.notAfter },
+        "the certificate was renewed",
+      );
+      hookAttempts = 0;
+      hookAtMs = options.hook ? options.monotonic() : Number.POSITIVE_INFINITY;
+      await options.onRenewed?.(next);
+    } catch (cause) {
+      if (stopping.signal.aborted) return;
+      schedule.failed();
+      options.onFailed?.(cause);
+      const refused = cause instanceof JoinRefused;
+      log.warn(
+        {
+          serial,
+          ...(refused && { code: cause.code }),
+          again: `${Math.ceil(schedule.waitMs() / 1_000)} s`,
+        },
+        `the certificate could not be renewed: ${(cause as Error).message}`,
+      );
+    }
+  }
+
+  async function callHook(): Promise<void> {
+    if (!options.hook) return;
+    hookAttempts += 1;
+    const principal = first.identity?.principal ?? "";
+    const outcome = await runHook(options.hook, { principal, dir }, stopping.signal);
+    const fields = { hook: outcome.says, output: outcome.output };
+    if (outcome.ok) {
+      hookAtMs = Number.POSITIVE_INFINITY;
+      return log.info(fields, "the hook ran");
+    }
+    const again = hookAttempts < hookAttemptsMax && !stopping.signal.aborted;
+    hookAtMs = again ? options.monotonic() + hookAgainMs : Number.POSITIVE_INFINITY;
+    log.error(fields, again ? "the hook failed and will run again" : "the hook failed");
+  }
+
+  return {
+    soon() {
+      isHurried = true;
+      schedule.hurry();
+      clearTimeout(timer);
+      working = working.then(() => {
+        clearTimeout(timer);
+        look();
+      });
+    },
+    async close() {
+      stopping.abort();
+      clearTimeout(timer);
+      await working;
+      clearTimeout(timer);
+    },
+  };
+}
