@@ -21,7 +21,7 @@ import {
   type WrittenBind,
   zone,
 } from "./scalars.ts";
-import { fields, list, named, oneOrMore, type Shape, whole, word } from "./shape.ts";
+import { fields, list, named, oneOrMore, type Shape, told, whole, word } from "./shape.ts";
 
 /** Every key a register can have, with what it means: the parser, the JSON Schema and the messages all read these tables. */
 
@@ -289,7 +289,19 @@ export const service = fields("a service", {
   },
 });
 
-const versionOne: Shape<1> = whenWhole(whole(1, 1, "the version of the register's form"), () => 1);
+const versionOne: Shape<1> = {
+  schema: { const: 1 },
+  read: (tree, report) => {
+    if (tree.kind === "scalar" && tree.value === 1) return 1;
+    if (tree.kind !== "broken")
+      report(tree, {
+        code: "bad-version",
+        message: `expected 1, not ${told(tree)}: this Sallyport reads version 1 of the register's form`,
+        hint: "write version: 1",
+      });
+    return undefined;
+  },
+};
 
 export const networks = named({
   what: "network",

@@ -32,6 +32,8 @@ export type ParsedRegister = {
   readonly problems: readonly Problem[];
   /** Where `services.orders.allow[0].from` stands; for what is not written, the nearest thing around it that is. */
   readonly locate: (path: string) => Place | undefined;
+  /** Whether something at the path or below it could not be read, so that nothing follows from its absence. */
+  readonly isDamaged: (path: string) => boolean;
 };
 
 const filesMax = 1000;
@@ -54,7 +56,7 @@ export function parseRegister(files: readonly SourceFile[]): ParsedRegister {
     run.add({ code: "too-many", message: `${files.length} files; at most ${filesMax} are merged` });
   if (!main) {
     run.add({ code: "empty", message: "there is no file to read" });
-    return { problems: run.problems, locate: run.locate };
+    return run.end();
   }
   const tree = run.read(main);
   const top = tree && root.read(tree, run.report);
@@ -68,7 +70,7 @@ export function parseRegister(files: readonly SourceFile[]): ParsedRegister {
     run.merge("service", services, read?.services);
     run.merge("network", networks, read?.networks);
   }
-  if (!top) return { problems: run.problems, locate: run.locate };
+  if (!top) return run.end();
   const names = new Set(networks.keys());
   const leafMs = top.lifetimes?.leaf;
   const draft: Register = {
@@ -79,13 +81,7 @@ export function parseRegister(files: readonly SourceFile[]): ParsedRegister {
     lifetimes: leafMs === undefined ? {} : { leafMs },
     services: mapValues(services, (each) => run.service(each)),
   };
-  const isSound = run.problems.every((problem) => problem.severity !== "error");
-  return {
-    ...(isSound ? { register: draft } : {}),
-    draft,
-    problems: run.problems,
-    locate: run.locate,
-  };
+  return run.end(draft);
 }
 
 type Named<T> = { readonly entry: Entry; readonly value: T | undefined };
@@ -95,7 +91,25 @@ class Run {
   readonly #places = new Map<string, Place>();
   /** Paths of the register that are written shorter in the file. */
   readonly #shortForms = new Map<string, string>();
+  readonly #broken: string[] = [];
   #start: Place | undefined;
+  #unread = false;
+
+  /** A file that could not be read at all may define what others name: then nothing is concluded. */
+  end(draft?: Register): ParsedRegister {
+    const { problems, locate } = this;
+    const damaged = new Set(this.#broken);
+    for (const { severity, path } of problems)
+      if (severity === "error" && path !== undefined) damaged.add(path);
+    const isDamaged = (path: string) =>
+      [...damaged].some(
+        (each) => each === path || each.startsWith(`${path}.`) || each.startsWith(`${path}[`),
+      );
+    const isSound = problems.every((problem) => problem.severity !== "error");
+    const rest = { problems, locate, isDamaged };
+    if (!draft || this.#unread) return rest;
+    return isSound ? { register: draft, draft, ...rest } : { draft, ...rest };
+  }
 
   add(problem: Omit<Problem, "severity">): void {
     this.problems.push({ severity: "error", ...problem });
@@ -108,7 +122,10 @@ class Run {
   read(file: SourceFile): Tree | undefined {
     const { tree, problems } = readYaml(file);
     this.problems.push(...problems);
-    if (!tree) return undefined;
+    if (!tree) {
+      this.#unread = true;
+      return undefined;
+    }
     this.#start ??= { file: file.name, line: 1, column: 1 };
     this.#note(tree);
     return tree;
@@ -116,6 +133,7 @@ class Run {
 
   #note(tree: Tree): void {
     if (!this.#places.has(tree.path)) this.#places.set(tree.path, tree.head);
+    if (tree.kind === "broken") this.#broken.push(tree.path);
     if (tree.kind === "list") for (const item of tree.items) this.#note(item);
     if (tree.kind === "map") for (const { value } of tree.entries) this.#note(value);
   }

@@ -251,11 +251,15 @@ export function fields<const F extends Fields>(what: string, table: F): Shape<Re
         return wrongType(tree, `${what}, a map such as { ${example}: … }`, report);
       }
       const result: Record<string, unknown> = {};
+      // A mistyped key is one mistake: what it was meant to be is not missing as well.
+      const meant = new Set<string | undefined>();
       for (const { key, keyPlace, value } of tree.entries) {
         const at = { place: keyPlace, path: value.path };
         const field = Object.hasOwn(table, key) ? table[key] : undefined;
-        if (!field) report(at, unknownKey(key, what, known));
-        else if (field.notYet) report(at, notYet(key));
+        if (!field) {
+          meant.add(meantKey(key, known));
+          report(at, unknownKey(key, what, known));
+        } else if (field.notYet) report(at, notYet(key));
         else if (value.kind === "nothing") {
           const message = `${JSON.stringify(key)} has no value`;
           report(at, { code: "no-value", message, hint: "give it one, or remove the key" });
@@ -265,9 +269,14 @@ export function fields<const F extends Fields>(what: string, table: F): Shape<Re
         }
       }
       for (const key of known) {
-        if (!table[key]?.required || tree.entries.some((entry) => entry.key === key)) continue;
+        if (
+          !table[key]?.required ||
+          meant.has(key) ||
+          tree.entries.some((entry) => entry.key === key)
+        )
+          continue;
         const at = { place: tree.head, path: tree.path };
-        const message = `${what} needs ${JSON.stringify(key)}: ${table[key].about}`;
+        const message = `${what} needs ${JSON.stringify(key)} (${lowerFirst(table[key].about)})`;
         report(at, { code: "missing-key", message });
       }
       return result as Read<F>;
@@ -284,9 +293,17 @@ export function notYet(what: string, hint?: string): Pick<Problem, "code" | "mes
   };
 }
 
+function lowerFirst(about: string): string {
+  return about.charAt(0).toLowerCase() + about.slice(1).replace(/\.$/, "");
+}
+
+function meantKey(key: string, known: readonly string[]): string | undefined {
+  const ours = Object.hasOwn(ourWords, key) ? ourWords[key] : undefined;
+  return ours !== undefined && known.includes(ours) ? ours : nearest(key, known);
+}
+
 function unknownKey(key: string, what: string, known: readonly string[]) {
-  const ours = ourWords[Object.hasOwn(ourWords, key) ? key : ""];
-  const meant = ours !== undefined && known.includes(ours) ? ours : nearest(key, known);
+  const meant = meantKey(key, known);
   return {
     code: "unknown-key",
     message: `${JSON.stringify(shorten(key))} is no key of ${what}`,
