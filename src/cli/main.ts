@@ -3,12 +3,13 @@ import { place } from "../base/problem.ts";
 import { commands } from "./commands.ts";
 import { Exit, type ExitCode } from "./exit.ts";
 import { output } from "./output.ts";
+import { version } from "./version.ts";
 
 /** Runs one command line. Loads only the command that was asked for: `sallyport check` pays for no TLS and no database. */
 async function main(args: readonly string[]): Promise<ExitCode> {
   const program = new Command("sallyport")
     .description("Keeps internal ports internal, and proves it.")
-    .version("0.1.0")
+    .version(version)
     .showHelpAfterError("(sallyport --help shows every command)")
     .exitOverride();
   const wanted = args.find((arg) => !arg.startsWith("-"));

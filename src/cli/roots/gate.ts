@@ -1,0 +1,382 @@
+import { randomBytes } from "node:crypto";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { availableParallelism, platform } from "node:os";
+import { extname, join } from "node:path";
+import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
+import { queryHits } from "../../audit/hit-log/query.ts";
+import { createWatch } from "../../audit/watch/watch.ts";
+import { formatHostPort } from "../../base/address.ts";
+import { admitsFrom, followEveryMs, resolveBind } from "../../base/guard.ts";
+import type { Running } from "../../base/lifecycle.ts";
+import { startSubscription } from "../../feed/subscribe/start-subscription.ts";
+import type { Subscription } from "../../feed/subscribe/subscription.ts";
+import {
+  readCredentials,
+  type StoredCredentials,
+} from "../../identity/credentials/credential-directory.ts";
+import { enrollGate } from "../../identity/enroll/enroll.ts";
+import { type Renewal, startRenewal } from "../../identity/renew/start-renewal.ts";
+import type { Register } from "../../model/register.ts";
+import type { Snapshot } from "../../model/snapshot.ts";
+import { compileService } from "../../policy/compile.ts";
+import { SlotTable } from "../../policy/slots.ts";
+import type { CompiledService } from "../../policy/view.ts";
+import { openOpsDoor } from "../../proxy/ops/ops-door.ts";
+import type { CredentialOrder } from "../../proxy/pool/messages.ts";
+import { Pool } from "../../proxy/pool/pool.ts";
+import { bindWorld, localAddresses } from "../bind-world.ts";
+import { programLog } from "../program-log.ts";
+import { readDrainMs } from "../settings.ts";
+import { linkToSupervisor, readRootConfig } from "../supervisor/link-to-supervisor.ts";
+import { version } from "../version.ts";
+import { GateDoors } from "./gate-doors.ts";
+
+/** What the supervisor starts this root with. */
+export type GateConfig = {
+  readonly stateDir: string;
+  readonly name: string;
+  /** Join doors to use instead of the one that the token named. */
+  readonly join?: readonly string[];
+  /** Where the first enrolment's token is; else it comes over the channel. */
+  readonly tokenFile?: string;
+  /** Worker threads; by default one a core, one on macOS and Windows. */
+  readonly workers?: number;
+};
+
+// The main thread of a gate: its identity, the feed, compiling, the ops door. It carries no traffic and sees no CA key.
+
+const config = readRootConfig<GateConfig>();
+const log = programLog({ gate: config.name });
+const clock = () => Date.now();
+const monotonic = () => performance.now();
+const link = linkToSupervisor(() => void leave());
+
+const home = join(config.stateDir, "gates", config.name);
+const controlDir = join(home, "control");
+const dataDir = join(home, "data");
+const hitsDir = join(home, "hits");
+mkdirSync(home, { recursive: true, mode: 0o700 });
+
+/** Pairs of a rule and a caller that can have a rate limit at once: four bytes each. */
+const slotCapacity = 1 << 20;
+const limits = new SharedArrayBuffer(slotCapacity * 4);
+const words = new Int32Array(limits);
+const confirmed = new SharedArrayBuffer(8);
+const confirmedMs = new Float64Array(confirmed);
+const slots = new SlotTable(slotCapacity);
+const size =
+  config.workers ??
+  (platform() === "darwin" || platform() === "win32" ? 1 : availableParallelism());
+const boot = randomBytes(9).toString("base64url");
+
+const recorder = openHitLog({
+  dir: hitsDir,
+  writer: { process: "gate", name: config.name, boot },
+  clock,
+  randomBytes,
+  log,
+});
+const note = (action: string, decision: "allowed" | "fault", detail: string): void => {
+  const hit = { at: clock(), plane: "data", kind: "process", decision, action } as const;
+  const id = recorder.add({ ...hit, gate: config.name, detail: detail.slice(0, 512) });
+  recorder.flush();
+  watch.see({ ...hit, id, gate: config.name, detail });
+};
+const watch = createWatch({
+  clock,
+  raise(warning) {
+    log.warn({ warning: warning.id, hits: warning.hits }, warning.says);
+    subscription?.warn({ ...warning, gate: config.name });
+  },
+});
+
+const identity = await ownIdentity();
+let control: StoredCredentials = identity.control;
+let data: StoredCredentials = identity.data;
+let register: Register | undefined;
+let subscription: Subscription | undefined;
+let deaths = 0;
+let leaving = false;
+const running: Running[] = [];
+
+const doors = new GateDoors(link, size, log);
+const pool = new Pool({
+  size,
+  module: new URL(`./gate-worker${extname(import.meta.filename)}`, import.meta.url),
+  start: { gate: config.name, boot, hitsDir, limits, confirmed },
+  descriptor: (at) => doors.descriptor(at),
+  log,
+  onSeen: (hits) => {
+    for (const hit of hits) watch.see(hit);
+  },
+  onDeath(worker, why) {
+    deaths++;
+    log.error({ worker }, `a worker died and is being replaced: ${why}`);
+    note("worker_died", "fault", `worker ${worker}: ${why}`);
+  },
+  onHopeless(why) {
+    log.error({}, why);
+    note("gate_gives_up", "fault", why);
+    process.exit(1);
+  },
+});
+await pool.start(credentialOrder());
+
+const dataRenewal = await startRenewal({
+  dir: dataDir,
+  clock,
+  monotonic,
+  random: Math.random,
+  log,
+  names: () => servedNames(),
+  async onRenewed(next) {
+    data = next;
+    await pool.setCredentials(credentialOrder());
+  },
+});
+const controlRenewal: Renewal = await startRenewal({
+  dir: controlDir,
+  clock,
+  monotonic,
+  random: Math.random,
+  log,
+  async onRenewed(next) {
+    control = next;
+    await pool.setCredentials(credentialOrder());
+  },
+});
+running.push(dataRenewal, controlRenewal);
+
+subscription = await startSubscription({
+  join: config.join ?? [identity.control.identity?.join ?? ""],
+  gate: config.name,
+  version,
+  credentials: () => ({
+    keyPem: control.keyPem,
+    chainPem: control.chainPem,
+    bundlePem: control.identity?.controlBundle ?? control.bundlePem,
+  }),
+  dir: home,
+  pinnedKey: identity.snapshotKey,
+  clock,
+  random: Math.random,
+  log,
+  onSnapshot: serve,
+  onRevocation(revocation, done) {
+    pool.revoke(revocation).then(done, (cause: unknown) => {
+      log.error({ err: cause }, "a revocation could not be carried out in every worker");
+    });
+  },
+  onQuery: (filter) => pages(queryHits(hitsDir, filter)),
+  onControlHeads: (heads) => {
+    anchors = heads;
+  },
+  heads: () => [...recorder.heads(), ...pool.report().heads],
+  status,
+  serving: () => ({
+    addresses: doors.addresses("data").map((at) => formatHostPort(at.host, at.port)),
+    servedNames: Object.keys(data.names ?? {}),
+  }),
+});
+running.push(subscription);
+
+const second = setInterval(() => {
+  recorder.tick();
+  const contact = subscription?.state().lastContactMs;
+  if (contact !== undefined) confirmedMs[0] = contact;
+}, 1_000);
+const follower = setInterval(() => {
+  if (register !== undefined) void doors.follow(register, pool);
+}, followEveryMs);
+note("start", "allowed", `pid ${process.pid}, ${size} workers, snapshot ${snapshotNow()}`);
+
+let anchors: readonly { chain: string; sequence: number; head: string }[] = [];
+let announced = false;
+
+/** Compiles a verified snapshot and has every worker decide by it. Returns what is wrong with it. */
+async function serve(snapshot: Snapshot): Promise<string | undefined> {
+  const next = snapshot.register;
+  try {
+    const callers = Object.keys(next.services);
+    const services = new Map<string, CompiledService>();
+    for (const service of Object.values(next.services))
+      services.set(
+        service.name,
+        compileService(service, callers, (rule, caller) => slots.slotFor(rule, caller)),
+      );
+    const { epoch, version: number, at, revocations } = snapshot;
+    const header = { epoch, version: number, at, trustDomain: next.trustDomain, revocations };
+    await pool.setView(header, services);
+  } catch (cause) {
+    return cause instanceof Error ? cause.message : String(cause);
+  }
+  if (confirmedMs[0] === 0) confirmedMs[0] = snapshot.at;
+  const { view } = pool;
+  if (view !== undefined) {
+    slots.keep(view);
+    for (const slot of slots.retire(view)) Atomics.store(words, slot, 0);
+  }
+  register = next;
+  // Names that are new have no leaf yet: without one, callers that send SNI would be shown the gate's own.
+  const held = new Set(Object.keys(data.names ?? {}));
+  if (servedNames().some((name) => !held.has(name))) dataRenewal.soon();
+  await doors.follow(next, pool);
+  await openOps(next);
+  if (!announced) {
+    announced = true;
+    const [first] = doors.addresses("data");
+    link.ready({
+      ...(first && { data: formatHostPort(first.host, first.port) }),
+      ...(opsPort !== undefined && { ops: opsPort }),
+      ...Object.fromEntries(
+        doors.addresses("decoy").map((at, i) => [`decoy${i}`, formatHostPort(at.host, at.port)]),
+      ),
+    });
+  }
+  return undefined;
+}
+
+let opsPort: string | undefined;
+
+/** Opened once: its address changes with a restart. */
+async function openOps(next: Register): Promise<void> {
+  if (opsPort !== undefined) return;
+  for (const bind of next.planes.ops.binds) {
+    const world = bindWorld(next.networks);
+    const { addresses, problems } = await resolveBind(bind, world);
+    for (const problem of problems) log.warn({}, problem.message);
+    for (const at of addresses) {
+      const admits = admitsFrom(
+        next.planes.ops.from,
+        { bind, host: at.host },
+        { networks: next.networks, interfaces: localAddresses },
+      );
+      try {
+        const door = await openOpsDoor(at, admits, { notReady, metrics });
+        running.push(door);
+        opsPort ??= formatHostPort(at.host, door.port);
+      } catch (cause) {
+        log.error({ err: cause }, "the ops door cannot be opened");
+      }
+    }
+  }
+}
+
+function notReady(): string | undefined {
+  if (leaving) return "draining";
+  if (pool.view === undefined) return "no snapshot yet";
+  if (doors.addresses("data").length === 0) return "no data door is open";
+  if (pool.report().auditFailing) return "the hit log cannot be written";
+  return undefined;
+}
+
+function metrics(): Record<string, number> {
+  const { counters, workers, auditFailing } = pool.report();
+  const state = subscription?.state();
+  return {
+    requests_total: counters.requests ?? 0,
+    refused_total: counters.refused ?? 0,
+    connections: counters.connections ?? 0,
+    workers,
+    worker_deaths_total: deaths,
+    snapshot_epoch: pool.view?.epoch ?? 0,
+    snapshot_version: pool.view?.version ?? 0,
+    snapshot_age_seconds: Math.max(0, Math.round((clock() - (confirmedMs[0] ?? 0)) / 1_000)),
+    control_connected: state?.connected === true ? 1 : 0,
+    audit_failing: auditFailing ? 1 : 0,
+    leaf_expires_seconds: Math.round((Date.parse(data.identity?.notAfter ?? "") - clock()) / 1_000),
+  };
+}
+
+function status(): object {
+  return {
+    ...metrics(),
+    boot,
+    doorProblems: doors.problems,
+    leafNotAfter: data.identity?.notAfter,
+    controlLeafNotAfter: control.identity?.notAfter,
+    controlHeadsKept: anchors.length,
+  };
+}
+
+/** Every name that a caller may put into SNI: `orders`, `metrics.orders`. */
+function servedNames(): string[] {
+  const view = pool.view;
+  if (view === undefined) return [];
+  return [...view.routes]
+    .filter(([name, at]) => name === at.service || name === `${at.port}.${at.service}`)
+    .map(([name]) => name)
+    .sort();
+}
+
+function credentialOrder(): CredentialOrder {
+  const own = { keyPem: data.keyPem, chainPem: data.chainPem, bundlePem: data.bundlePem };
+  const byName = new Map(
+    Object.entries(data.names ?? {}).map(([name, chainPem]) => [name, { ...own, chainPem }]),
+  );
+  return {
+    trustDomain: trustDomainOf(data),
+    own,
+    byName,
+    controlBundlePem: control.identity?.controlBundle ?? control.bundlePem,
+  };
+}
+
+function trustDomainOf(held: StoredCredentials): string {
+  return new URL(held.identity?.principal ?? "spiffe://unknown").hostname;
+}
+
+function snapshotNow(): string {
+  return pool.view === undefined ? "none" : `${pool.view.epoch}.${pool.view.version}`;
+}
+
+/** What is on disk from an earlier start, or what a token buys now. */
+async function ownIdentity(): Promise<{
+  control: StoredCredentials;
+  data: StoredCredentials;
+  snapshotKey: string;
+}> {
+  const keyFile = join(home, "snapshot-key.pem");
+  try {
+    return {
+      control: await readCredentials(controlDir),
+      data: await readCredentials(dataDir),
+      snapshotKey: readFileSync(keyFile, "utf8"),
+    };
+  } catch {
+    const token = await firstToken();
+    const enrolled = await enrollGate({ token, controlOut: controlDir, dataOut: dataDir, clock });
+    writeFileSync(keyFile, enrolled.snapshotKeyPem, { mode: 0o600 });
+    return { ...enrolled, snapshotKey: enrolled.snapshotKeyPem };
+  }
+}
+
+function firstToken(): Promise<string> {
+  if (config.tokenFile !== undefined)
+    return Promise.resolve(readFileSync(config.tokenFile, "utf8").trim());
+  return new Promise((take) => link.on("token", (message) => take(String(message.token))));
+}
+
+async function* pages<T>(hits: AsyncIterable<T>): AsyncIterable<readonly T[]> {
+  let page: T[] = [];
+  for await (const hit of hits) {
+    page.push(hit);
+    if (page.length < 200) continue;
+    yield page;
+    page = [];
+  }
+  if (page.length > 0) yield page;
+}
+
+/** Takes nothing new, lets what is under way finish, and leaves with everything written. */
+async function leave(): Promise<void> {
+  if (leaving) return;
+  leaving = true;
+  clearInterval(second);
+  clearInterval(follower);
+  note("drain", "allowed", `pid ${process.pid}`);
+  await pool.drain(readDrainMs() - 1_000);
+  for (const one of running.reverse()) await one.close();
+  recorder.close();
+  process.exit(0);
+}
