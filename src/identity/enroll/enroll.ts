@@ -100,7 +100,8 @@ async function ask(
 ): Promise<Answer> {
   const answer = await joinRequest({
     join: token.join,
-    trust: { fingerprint: token.fingerprint, nowMs: options.clock() },
+    trust: { fingerprint: token.fingerprint },
+    nowMs: options.clock(),
     method: "POST",
     path: "/join/v1/enrol",
     body: { token: options.token.trim(), ...requests },

@@ -4,14 +4,17 @@ import { isIP } from "node:net";
 import { type ConnectionOptions, connect, type TLSSocket } from "node:tls";
 import { formatHostPort, splitHostPort } from "../../base/address.ts";
 import type { Credentials } from "../../base/credentials.ts";
-import { clientContext, pinnedContext } from "../../base/secure-context.ts";
+import { certificatesIn, clientContext, pinnedContext } from "../../base/secure-context.ts";
 import { keyId } from "../../base/signature.ts";
-import { factsOf, leadsToRoot } from "../leaf-facts.ts";
+import { chainOf, judgePeer } from "../../policy/peer.ts";
+import { factsOf } from "../leaf-facts.ts";
 
 export type JoinRequest = {
   /** `host:port` of the join door. */
   readonly join: string;
   readonly trust: JoinTrust;
+  /** Epoch ms, to judge the server's dates by. */
+  readonly nowMs: number;
   readonly method: "GET" | "POST";
   /** `/join/v1/…`. */
   readonly path: string;
@@ -26,7 +29,7 @@ export type JoinRequest = {
 /** Whom to take for the join door. */
 export type JoinTrust =
   /** By the fingerprint in a token: SHA-256 of the SPKI of the root that its chain has to end in, base64url. */
-  | { readonly fingerprint: string; readonly nowMs: number }
+  | { readonly fingerprint: string }
   /** By the control plane's roots (`bundlePem`), showing our own leaf of either plane. */
   | { readonly credentials: Credentials; readonly trustDomain: string };
 
@@ -48,7 +51,6 @@ export class JoinRefused extends Error {
 const deadlineMsDefault = 10_000;
 // A gate with a thousand names gets a thousand chains of some 1.7 kB.
 const answerBytesMax = 4 * 1_048_576;
-const serverAuth = "1.3.6.1.5.5.7.3.1";
 
 /**
  * One request to the join door on a connection of its own. Not a byte is sent before the server has been judged: its chain,
@@ -70,7 +72,7 @@ export async function joinRequest(request: JoinRequest): Promise<unknown> {
   });
   try {
     await handshake(socket, join, deadline);
-    if ("fingerprint" in trust) assertPinned(socket, trust);
+    assertControl(socket, request);
     const { status, text } = await exchange(socket, request, address, deadline);
     return readAnswer(join, status, text);
   } catch (cause) {
@@ -83,14 +85,8 @@ export async function joinRequest(request: JoinRequest): Promise<unknown> {
 
 function trustOptions(trust: JoinTrust): ConnectionOptions {
   if ("fingerprint" in trust) return pinnedContext();
-  return {
-    ...clientContext(trust.credentials),
-    // Judged by its SPIFFE URI: the address it was found at says nothing about who it is.
-    checkServerIdentity: (_host, certificate) =>
-      isControl(new X509Certificate(certificate.raw), trust.trustDomain)
-        ? undefined
-        : new Error("the server there is not a control plane of this trust domain"),
-  };
+  // Judged by its SPIFFE URI, in `assertControl`: the address it was found at says nothing about who it is.
+  return { ...clientContext(trust.credentials), checkServerIdentity: () => undefined };
 }
 
 function handshake(socket: TLSSocket, join: string, deadline: AbortSignal): Promise<void> {
@@ -106,44 +102,38 @@ function handshake(socket: TLSSocket, join: string, deadline: AbortSignal): Prom
 }
 
 /**
- * The pin: the chain that the server showed, and whose leaf's key it has just proven, ends in the root of the token.
- * Fails closed, before the token's secret is sent.
+ * Fails closed, before a byte is sent: the leaf, whose key the server has just proven, is a control plane's, and its chain
+ * ends in a root that we know, or in the one whose fingerprint the token carries.
  */
-function assertPinned(socket: TLSSocket, trust: { fingerprint: string; nowMs: number }): void {
-  const chain: X509Certificate[] = [];
-  let next = socket.getPeerX509Certificate();
-  while (next && chain.length < 4) {
-    chain.push(next);
-    next = next.issuerCertificate;
-    if (next && chain.some((seen) => seen.fingerprint256 === next?.fingerprint256)) break;
-  }
-  const root = chain[2];
-  const isPinned =
-    root !== undefined &&
-    keyId(root.publicKey.export({ format: "der", type: "spki" })) === trust.fingerprint &&
-    leadsToRoot(chain, [root]);
-  if (!isPinned)
+function assertControl(socket: TLSSocket, { join, trust, nowMs }: JoinRequest): void {
+  const leaf = socket.getPeerX509Certificate();
+  const chain = leaf ? chainOf(leaf) : [];
+  const isPinned = "fingerprint" in trust;
+  const roots = isPinned
+    ? chain.filter((one) => fingerprintOf(one) === trust.fingerprint)
+    : certificatesIn(trust.credentials.bundlePem).map((pem) => new X509Certificate(pem));
+  if (isPinned && roots.length === 0)
     throw new JoinUnreachable(
-      "the server there is not the one that the token was made for; nothing was sent to it",
+      `${join}: the server there is not the one that the token was made for; nothing was sent to it`,
     );
-  const [leaf] = chain;
-  const trustDomain = leaf && factsOf(leaf)?.parts.trustDomain;
-  if (!leaf || !trustDomain || !isControl(leaf, trustDomain))
-    throw new JoinUnreachable("the server there is not a control plane; nothing was sent to it");
-  for (const { validFrom, validTo } of chain)
-    if (trust.nowMs < Date.parse(validFrom) || trust.nowMs >= Date.parse(validTo))
-      throw new JoinUnreachable(
-        `the server's certificate is valid from ${validFrom} to ${validTo}; is this machine's clock right?`,
-      );
+  // A pinned root is all that is known yet; of which trust domain it is, only the leaf under it can say.
+  const trustDomain = isPinned ? leaf && factsOf(leaf)?.parts.trustDomain : trust.trustDomain;
+  const verdict = judgePeer({
+    leaf,
+    chain,
+    opensslSays: undefined,
+    nowMs,
+    trust: { trustDomain: trustDomain ?? "", bundles: { control: roots } },
+    expect: { plane: "control", kinds: ["control"], purpose: "server" },
+  });
+  if (!verdict.ok)
+    throw new JoinUnreachable(
+      `${join}: the server there is not a control plane to trust (${verdict.detail}); nothing was sent to it`,
+    );
 }
 
-function isControl(leaf: X509Certificate, trustDomain: string): boolean {
-  const parts = factsOf(leaf)?.parts;
-  return (
-    parts?.kind === "control" &&
-    parts.trustDomain === trustDomain &&
-    (leaf.keyUsage?.includes(serverAuth) ?? false)
-  );
+function fingerprintOf(certificate: X509Certificate): string {
+  return keyId(certificate.publicKey.export({ format: "der", type: "spki" }));
 }
 
 function exchange(

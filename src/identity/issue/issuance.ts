@@ -13,7 +13,7 @@ import type { Authority, SignedLeaf } from "../authority/authority.ts";
 import type { Purpose } from "../authority/certificates.ts";
 import type { IssuanceStore, IssuedRecord, Role, TokenRecord } from "../needs.ts";
 import { makeToken, parseToken, tokenHash } from "../token.ts";
-import { judgeLeaf } from "./judge-leaf.ts";
+import { type JudgedLeaf, judgeLeaf } from "./judge-leaf.ts";
 import { type ProvenKey, readCsr } from "./read-csr.ts";
 import { IssueRefused } from "./refused.ts";
 
@@ -69,7 +69,7 @@ export type EnrolRequest = {
   readonly controlCsr?: string;
   readonly dataCsr?: string;
   /** IP address that it came from: tokens may be bound to networks. */
-  readonly from: string;
+  readonly peerAddress: string;
 };
 
 /** What the join door answers: PEM texts. */
@@ -88,10 +88,10 @@ export type RenewRequest = {
   readonly csr: string;
   /** DNS names that a gate serves; they share the key of the request. At most 1,024. */
   readonly names?: readonly string[];
-  /** DER: the leaf whose key the handshake has proven, then whatever came with it. Judged here from scratch. */
-  readonly presented: readonly Uint8Array[];
-  /** IP address that it came from. */
-  readonly from: string;
+  /** Its key was proven in the handshake; all else about it is judged here from scratch. */
+  readonly leaf: X509Certificate;
+  readonly plane: Plane;
+  readonly peerAddress: string;
 };
 
 export type RenewAnswer = IssuedLeaf & {
@@ -159,21 +159,12 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     },
 
     async renew(request) {
-      const judged = judgeLeaf(readLeaf(request.presented[0]), {
-        issuers: {
-          control: authorities.control.issuers(),
-          data: authorities.data.issuers(),
-        },
-        trustDomain,
-      });
+      const judged = judgeLeaf(request.leaf, request.plane, { authorities, nowMs: clock() });
       const leaf = await store.findIssued(judged.plane, judged.serial);
-      if (
-        leaf?.principal !== judged.principal ||
-        leaf.publicKey !== thumbprint(spkiOf(judged.leaf))
-      )
+      if (leaf?.principal !== judged.uri || leaf.plane !== judged.plane)
         throw refuse(
           "unknown_leaf",
-          judged.parts,
+          judged.principal,
           "the certificate is not on record here; enrol again",
         );
       // One renewal of a line at a time: of two at once, the second must see what the first was given.
@@ -198,7 +189,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     if (!token || !isSame(token.hash, hash)) throw new IssueRefused("token_unknown");
     const parts = partsOf(token.principal);
     if (now >= token.expiresMs) throw refuse("token_expired", parts);
-    if (token.from.length > 0 && !compileCidrs(token.from)(request.from))
+    if (token.from.length > 0 && !compileCidrs(token.from)(request.peerAddress))
       throw refuse("wrong_network", parts);
     await assertMayEnrol(parts, token);
     // Before the token is spent: a request that cannot be used costs nobody a token.
@@ -212,9 +203,10 @@ export function createIssuance(options: IssuanceOptions): Issuance {
       await options.onTokenReuse(spent, await store.issuedByToken(hash));
       throw refuse("token_spent", parts);
     }
+    const at = await afterRevocations(token.principal);
     const leaves: { [plane in Plane]?: IssuedLeaf } = {};
     for (const [plane, key] of Object.entries(keys) as [Plane, ProvenKey][])
-      leaves[plane] = present(await leafForToken(parts, plane, key, { hash, now }));
+      leaves[plane] = present(await leafForToken(parts, plane, key, { hash, now: at }));
     return {
       leaves,
       principal: token.principal,
@@ -230,6 +222,19 @@ export function createIssuance(options: IssuanceOptions): Issuance {
       throw refuse("not_registered", parts);
     if (await store.isRevoked({ principal, serial: "", lineage: "", at: createdMs }))
       throw refuse("revoked", parts, "the principal was revoked after this token was made");
+  }
+
+  /**
+   * The time to issue at. Certificates count in whole seconds, so a leaf that is issued within the same second as a revocation
+   * of its principal would look older than that, and be out for all its life: wait for the next second.
+   */
+  async function afterRevocations(principal: Principal): Promise<number> {
+    const now = clock();
+    const since = now % 1_000;
+    const isBarred = await store.isRevoked({ principal, serial: "", lineage: "", at: now - since });
+    if (!isBarred) return now;
+    await new Promise((resolve) => setTimeout(resolve, 1_000 - since));
+    return clock();
   }
 
   async function readKeys(
@@ -271,18 +276,16 @@ export function createIssuance(options: IssuanceOptions): Issuance {
   }
 
   async function renewAlone(
-    { parts, plane, principal, notBeforeMs, notAfterMs }: ReturnType<typeof judgeLeaf>,
+    { principal: parts, plane, uri, notAfterMs, isExpired }: JudgedLeaf,
     leaf: IssuedRecord,
     request: RenewRequest,
   ): Promise<RenewAnswer> {
     // Taken before anything is asked: a revocation that arrives meanwhile is later than the new leaf, and covers it.
     const now = clock();
     if (await store.isRevoked(leaf)) throw refuse("revoked", parts);
-    if (!(await store.isRegistered(principal))) throw refuse("not_registered", parts);
-    if (now < notBeforeMs) throw refuse("not_yet_valid", parts);
-    const isLate = now >= notAfterMs;
-    if (isLate) {
-      const graceMs = await store.graceMs(principal);
+    if (!(await store.isRegistered(uri))) throw refuse("not_registered", parts);
+    if (isExpired) {
+      const graceMs = await store.graceMs(uri);
       if (!(graceMs > 0) || now >= notAfterMs + graceMs)
         throw refuse("expired", parts, "the certificate has expired; enrol again");
     }
@@ -299,7 +302,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
         ? successor
         : await issue(parts, plane, key, {
             at: now,
-            via: isLate ? "grace" : "renewal",
+            via: isExpired ? "grace" : "renewal",
             after: successor ?? leaf,
           });
     return {
@@ -463,19 +466,6 @@ function assertTokenMakesSense(parts: PrincipalParts, request: TokenRequest): vo
 
 function refuse(code: IssueRefused["code"], parts: PrincipalParts, message?: string): IssueRefused {
   return new IssueRefused(code, { principal: shortName(parts), ...(message && { message }) });
-}
-
-function readLeaf(der: Uint8Array | undefined): X509Certificate {
-  try {
-    if (der) return new X509Certificate(der);
-  } catch {
-    // Told apart by nobody: what cannot be read was not issued here.
-  }
-  throw new IssueRefused("unknown_issuer");
-}
-
-function spkiOf(leaf: X509Certificate): Uint8Array {
-  return leaf.publicKey.export({ format: "der", type: "spki" });
 }
 
 function thumbprint(bytes: Uint8Array): string {

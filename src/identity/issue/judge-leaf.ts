@@ -1,35 +1,50 @@
-import type { X509Certificate } from "node:crypto";
-import { type Plane, principalKinds } from "../../model/principal.ts";
-import { factsOf, type LeafFacts, leadsToRoot } from "../leaf-facts.ts";
-import { IssueRefused } from "./refused.ts";
+import { X509Certificate } from "node:crypto";
+import { certificatesIn } from "../../base/secure-context.ts";
+import type { Plane, PrincipalKind } from "../../model/principal.ts";
+import { judgePeer, type Peer } from "../../policy/peer.ts";
+import type { Authority } from "../authority/authority.ts";
+import { IssueRefused, issueRefusals } from "./refused.ts";
 
-type Issuer = { readonly issuing: X509Certificate; readonly root: X509Certificate };
+export type JudgedLeaf = Peer & { readonly plane: Plane; readonly isExpired: boolean };
 
-const clientAuth = "1.3.6.1.5.5.7.3.2";
+const kinds: readonly PrincipalKind[] = ["service", "gate", "admin", "automation", "auditor"];
 
 /**
- * Whose leaf this is and of which plane, proven link by link against our own issuing and root keys, whatever anybody's TLS
- * library said about it: an expired certificate forged under a stranger's authority is reported as merely expired.
- * Everything but the date is judged here, so that only the date is left to excuse. The key must have been proven in a handshake
- * before. Fails closed: throws `unknown_issuer`, `wrong_purpose` or `bad_identity`.
+ * Whose leaf this is, proven link by link against our own issuing and root keys of that plane, whatever anybody's TLS library
+ * said about it: an expired certificate forged under a stranger's authority is reported as merely expired. Everything but the
+ * end of the leaf's life is judged here, so that only that is left to excuse. The key must have been proven in a handshake
+ * before. Fails closed: throws `unknown_issuer` (the other plane's too), `wrong_purpose`, `bad_identity`, `not_yet_valid`, or
+ * `expired` when it is an authority's certificate that has ended.
  */
 export function judgeLeaf(
   leaf: X509Certificate,
-  options: {
-    readonly issuers: Readonly<Record<Plane, readonly Issuer[]>>;
-    readonly trustDomain: string;
-  },
-): LeafFacts & { readonly plane: Plane } {
-  const plane = (["control", "data"] as const).find((plane) =>
-    options.issuers[plane].some(({ issuing, root }) => leadsToRoot([leaf, issuing], [root])),
-  );
-  if (!plane) throw new IssueRefused("unknown_issuer");
-  if (!leaf.keyUsage?.includes(clientAuth)) throw new IssueRefused("wrong_purpose");
-  const facts = factsOf(leaf);
-  if (
-    facts?.parts.trustDomain !== options.trustDomain ||
-    !(principalKinds[facts.parts.kind] as readonly Plane[]).includes(plane)
-  )
-    throw new IssueRefused("bad_identity");
-  return { ...facts, plane };
+  plane: Plane,
+  options: { readonly authorities: Readonly<Record<Plane, Authority>>; readonly nowMs: number },
+): JudgedLeaf {
+  const authority = options.authorities[plane];
+  const verdict = judgePeer({
+    leaf,
+    // Ours, never the peer's: what it sent along is not even looked at.
+    chain: authority
+      .issuers()
+      .map(({ issuing }) => issuing)
+      .filter((issuing) => leaf.checkIssued(issuing)),
+    opensslSays: undefined,
+    nowMs: options.nowMs,
+    trust: {
+      trustDomain: authority.trustDomain,
+      bundles: {
+        [plane]: certificatesIn(authority.bundlePem()).map((pem) => new X509Certificate(pem)),
+      },
+    },
+    expect: { plane, kinds, purpose: "client" },
+  });
+  if (verdict.ok) return { ...verdict, plane, isExpired: false };
+  if (verdict.lapsed) return { ...verdict.lapsed, plane, isExpired: true };
+  const { code } = verdict;
+  throw new IssueRefused(isOurs(code) ? code : "bad_identity", { message: verdict.detail });
+}
+
+function isOurs(code: string): code is keyof typeof issueRefusals {
+  return Object.hasOwn(issueRefusals, code);
 }

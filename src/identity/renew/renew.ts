@@ -1,3 +1,4 @@
+import type { Clock } from "../../base/clock.ts";
 import {
   CredentialsUnusable,
   dropPendingKey,
@@ -19,6 +20,7 @@ import { leafOf } from "../leaf-facts.ts";
  */
 export async function renew(options: {
   readonly dir: string;
+  readonly clock: Clock;
   /** For a gate's data leaf: every name that it serves now. */
   readonly names?: readonly string[];
   /** Ends it early; the next call goes on where it was. */
@@ -31,6 +33,7 @@ export async function renew(options: {
   const answer = await joinRequest({
     join: identity.join,
     trust: joinTrust(held, identity),
+    nowMs: options.clock(),
     method: "POST",
     path: "/join/v1/renew",
     ...(options.signal && { signal: options.signal }),

@@ -94,6 +94,7 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
       isHurried = false;
       const next = await renew({
         dir,
+        clock: options.clock,
         signal: stopping.signal,
         ...(options.names && { names: options.names() }),
       });
