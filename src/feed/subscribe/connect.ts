@@ -2,10 +2,12 @@ import { X509Certificate } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { request } from "node:https";
 import type { Socket } from "node:net";
+import type { DetailedPeerCertificate } from "node:tls";
 import { splitHostPort } from "../../base/address.ts";
 import type { Credentials } from "../../base/credentials.ts";
-import { clientContext } from "../../base/secure-context.ts";
+import { certificatesIn, clientContext } from "../../base/secure-context.ts";
 import { type PrincipalParts, parsePrincipal } from "../../model/principal.ts";
+import { judgePeer, type Trust } from "../../policy/peer.ts";
 import { feedProtocol } from "../protocol.ts";
 
 /**
@@ -16,13 +18,20 @@ export function connectFeed(
   address: string,
   options: {
     readonly credentials: Credentials;
+    /** Epoch ms, to judge the server's dates by. */
+    readonly nowMs: number;
     readonly timeoutMs: number;
     readonly signal: AbortSignal;
   },
 ): Promise<{ readonly socket: Socket; readonly head: Buffer }> {
   const place = splitHostPort(address);
   if (!place) return Promise.reject(new Error(`${address} is not host:port`));
-  const { trustDomain } = ownIdentity(options.credentials);
+  const trust: Trust = {
+    trustDomain: ownIdentity(options.credentials).trustDomain,
+    bundles: {
+      control: certificatesIn(options.credentials.bundlePem).map((pem) => new X509Certificate(pem)),
+    },
+  };
   return new Promise((resolve, reject) => {
     const asking = request({
       ...clientContext(options.credentials),
@@ -34,13 +43,9 @@ export function connectFeed(
       agent: false,
       maxHeaderSize: 16_384,
       signal: options.signal,
-      // Called after the chain was found good; the name in the address proves nothing, the SPIFFE URI does.
-      checkServerIdentity: (_host, certificate) => {
-        const server = identityIn(certificate.subjectaltname);
-        return server?.kind === "control" && server.trustDomain === trustDomain
-          ? undefined
-          : new Error("the server is not the control plane of this trust domain");
-      },
+      // The name in the address proves nothing, the SPIFFE URI does. Called before a byte of ours is sent.
+      checkServerIdentity: (_host, certificate) =>
+        judgeServer(certificate as DetailedPeerCertificate, trust, options.nowMs),
     });
     const deadline = setTimeout(
       () => asking.destroy(new Error("the join door did not answer in time")),
@@ -69,24 +74,42 @@ export function connectFeed(
   });
 }
 
+function judgeServer(
+  certificate: DetailedPeerCertificate,
+  trust: Trust,
+  nowMs: number,
+): Error | undefined {
+  const leaf = new X509Certificate(certificate.raw);
+  const chain: X509Certificate[] = [];
+  let issuer = certificate.issuerCertificate;
+  while (issuer?.raw && chain.length < 4 && !chain.some(({ raw }) => raw.equals(issuer.raw))) {
+    chain.push(new X509Certificate(issuer.raw));
+    issuer = issuer.issuerCertificate;
+  }
+  const verdict = judgePeer({
+    leaf,
+    chain,
+    opensslSays: undefined, // it had no objection, or this would not be asked
+    nowMs,
+    trust,
+    expect: { plane: "control", kinds: ["control"], purpose: "server" },
+  });
+  if (verdict.ok) return undefined;
+  return new Error(`the server is not the control plane of this trust domain: ${verdict.detail}`);
+}
+
 /** The gate's own identity, and when its leaf ends. Throws on credentials that hold none. */
 export function ownIdentity(
   credentials: Credentials,
-): PrincipalParts & { readonly notBeforeMs: number; readonly notAfterMs: number } {
+): PrincipalParts & { readonly notAfterMs: number } {
   const leaf = new X509Certificate(credentials.chainPem);
-  const identity = identityIn(leaf.subjectAltName);
+  // Our own: what is read here decides nothing but whom to look for.
+  const uri = /^URI:(spiffe:[^,"]+)$/m.exec(
+    (leaf.subjectAltName ?? "").replaceAll(", ", "\n"),
+  )?.[1];
+  const identity = parsePrincipal(uri ?? "");
   if (!identity) throw new Error("the gate's own leaf names no identity");
-  return {
-    ...identity,
-    notBeforeMs: Date.parse(leaf.validFrom),
-    notAfterMs: Date.parse(leaf.validTo),
-  };
-}
-
-/** Exactly one URI. Node quotes names that hold a comma, so that splitting cannot be led astray. */
-function identityIn(names: string | undefined): PrincipalParts | undefined {
-  const uris = (names ?? "").split(", ").filter((name) => name.startsWith("URI:"));
-  return uris.length === 1 ? parsePrincipal(uris[0]?.slice(4) ?? "") : undefined;
+  return { ...identity, notAfterMs: leaf.validToDate.getTime() };
 }
 
 /** What the door said instead of upgrading: its code and sentence, never more than a line of it. */

@@ -143,8 +143,9 @@ export async function createInForce(options: InForceOptions): Promise<InForce> {
     log.error({}, problem);
     // Not served, but still nothing older than it is accepted.
     for (const kept of [found.good, found.staged]) {
-      const judged = kept.kind === "found" && judgeSnapshot(kept.value, keys, highest);
-      if (judged && judged.ok) highest = runningOf(judged.snapshot);
+      if (kept.kind !== "found") continue;
+      const judged = judgeSnapshot(kept.value, keys, highest);
+      if (judged.ok) highest = runningOf(judged.snapshot);
     }
   } else if (isOurs) {
     if (remembered) {

@@ -128,6 +128,7 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
     const { notAfterMs } = ownIdentity(credentials);
     const { socket, head } = await connectFeed(address, {
       credentials,
+      nowMs: clock(),
       timeoutMs: timings.connectMs,
       signal: stopping.signal,
     });
