@@ -11,8 +11,23 @@ type Entry = {
 /** Every command, in the order people meet them. */
 export const commands: readonly Entry[] = [
   {
+    name: "init",
+    summary: "write a first register, by asking or by flags",
+    load: () => import("./commands/init.ts"),
+  },
+  {
+    name: "check",
+    summary: "read the register and say everything that is wrong with it, in one run",
+    load: () => import("./commands/check.ts"),
+  },
+  {
     name: "explain",
     summary: "say whether a call would be let through, by which rule, and why not by the others",
     load: () => import("./commands/explain.ts"),
+  },
+  {
+    name: "schema",
+    summary: "print the JSON Schema of the register, for editors",
+    load: () => import("./commands/schema.ts"),
   },
 ];
