@@ -109,6 +109,14 @@ export class ChainWriter {
     return undefined;
   }
 
+  /** An id for a hit that cannot be recorded anywhere, alone: it is counted in the gap. */
+  giveUp(hit: NewHit): string {
+    const wasBroken = this.#broken;
+    const id = this.#lose(hit);
+    this.#broken = wasBroken;
+    return id;
+  }
+
   /** Tries one line after a failure; true when the chain is writable. */
   probe(): boolean {
     if (!this.#failing) return true;

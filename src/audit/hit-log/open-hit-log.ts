@@ -130,7 +130,7 @@ class HitLog implements Recorder {
       { action: hit.action, caller: hit.caller },
       "an essential action could not be recorded",
     );
-    return this.#known.add(hit);
+    return this.#known.giveUp(hit);
   }
 
   probe(): boolean {
