@@ -22,8 +22,14 @@ export type Needs = {
   /** Warnings that stand now, the newest first. */
   readonly warnings: () => readonly Warning[];
   readonly authorities: AuthorityNeeds;
-  /** `host:port` of the join door, as callers elsewhere should dial it; goes into tokens. */
-  readonly joinAddress: () => string;
+  /** Makes a single-use enrolment token and stores its hash (`identity/issue`). */
+  readonly createToken: (request: {
+    readonly principal: Principal;
+    readonly role?: Role;
+    readonly from?: readonly string[];
+    readonly createdBy: string;
+    readonly ttlMs?: number;
+  }) => Promise<{ readonly token: string; readonly record: TokenRecord }>;
 };
 
 /** Signs the exact bytes of a snapshot with the key that signs nothing else (`identity`). */
@@ -37,7 +43,7 @@ export type FeedNeeds = {
    * after `withinMs`. Never rejects.
    */
   readonly revokeNow: (revocation: Revocation, withinMs: number) => Promise<Confirmations>;
-  /** Every gate that is connected now. */
+  /** Every gate that is enrolled and not revoked, connected or not. */
   readonly gates: () => readonly GateState[];
   /** Resolves once every enrolled gate has confirmed this snapshot or a newer one, or after `withinMs`. Never rejects. */
   readonly confirmed: (
@@ -52,24 +58,34 @@ export type Confirmations = {
   readonly missing: readonly string[];
 };
 
-/** What a gate last said about itself. */
+/** What is known of a gate. */
 export type GateState = {
   /** `g1`, without its kind. */
   readonly name: string;
+  readonly connected: boolean;
+  /** Epoch ms of the present connection. */
+  readonly connectedSince?: number;
+  /** Epoch ms when a byte of it last came; absent: not since control started. */
+  readonly lastSeen?: number;
   /** `ip:port` it is connected from. */
-  readonly peer?: string;
-  /** Epoch ms of the last message from it. */
-  readonly seenMs: number;
-  /** The snapshot it serves by; absent before its first acknowledgement. */
-  readonly running?: {
-    readonly epoch: number;
-    readonly version: number;
-    readonly digest: string;
-    /** Epoch ms at which it acknowledged. */
-    readonly ackedMs: number;
+  readonly address?: string;
+  readonly versions?: { readonly sallyport: string; readonly node: string };
+  /** The snapshot it serves by; null: none that we know of. */
+  readonly running: Pick<Snapshot, "epoch" | "version" | "digest"> | null;
+  /** Epoch ms at which it said so. */
+  readonly runningSince?: number;
+  /** The last snapshot it refused, until it acknowledges a newer one. */
+  readonly problem?: {
+    readonly at: number;
+    readonly code: string;
+    readonly message: string;
+    readonly epoch: number | null;
+    readonly version: number | null;
   };
-  /** Why it refused the newest snapshot, and whatever else it reports. Empty: nothing is wrong. */
-  readonly problems: readonly string[];
+  /** Where callers reach it. */
+  readonly addresses: readonly string[];
+  readonly servedNames: readonly string[];
+  readonly counters: Readonly<Record<string, unknown>>;
 };
 
 /**
@@ -125,31 +141,37 @@ export type AuthorityNeeds = {
   /** One entry a plane. */
   readonly status: () => readonly AuthorityStatus[];
   /**
-   * One step of a rotation of one plane. Throws an `Error` with a `code` of `refused` and a sentence when the step does not
-   * fit the state (retire before activate).
+   * One step of a rotation of one plane. Throws an `Error` with the `code` `wrong_step` or `too_early` and a sentence when it
+   * may not be taken now; `force` excuses `too_early`.
    */
-  readonly rotate: (plane: Plane, step: RotationStep) => Promise<AuthorityStatus>;
-  /** SHA-256 of the SPKI of the control root, base64url; goes into tokens. */
-  readonly fingerprint: () => string;
+  readonly rotate: (
+    plane: Plane,
+    step: RotationStep,
+    options: { readonly force: boolean },
+  ) => Promise<AuthorityStatus>;
 };
 
 export type RotationStep = "prepare" | "activate" | "retire";
 
+/** `steady`: one root. `prepared`: the next one is trusted. `activated`: it signs, the old one is still trusted. */
 export type AuthorityStatus = {
   readonly plane: Plane;
-  /** Whether a successor was made and is in the bundles (`prepared`), signs (`activated`), or nothing is going on. */
-  readonly phase: "steady" | "prepared" | "activated";
-  readonly roots: readonly AuthorityCertificate[];
-  /** The issuing certificates; `signs` marks the one in use. */
-  readonly issuing: readonly AuthorityCertificate[];
+  readonly step: "steady" | "prepared" | "activated";
+  readonly active: RootFacts;
+  /** While `prepared`. */
+  readonly next?: RootFacts;
+  /** While `activated`. */
+  readonly previous?: RootFacts;
+  /** Epoch ms from which the next step needs no force. Absent when steady. */
+  readonly readyAtMs?: number;
 };
 
-export type AuthorityCertificate = {
+export type RootFacts = {
+  readonly id: string;
   /** SHA-256 of the SPKI, base64url. */
   readonly fingerprint: string;
-  readonly notBeforeMs: number;
+  readonly createdMs: number;
   readonly notAfterMs: number;
-  readonly signs: boolean;
 };
 
 /** What a principal of the control plane may do. */

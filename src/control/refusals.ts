@@ -5,13 +5,13 @@ type Kind = { readonly http: number; readonly says: string };
 /** Every way the control plane says no. The codes are stable: scripts may rely on them. */
 export const controlRefusals = {
   bad_request: { http: 400, says: "the request is malformed" },
+  expired: { http: 401, says: "the certificate has expired" },
   role_missing: { http: 403, says: "your role may not do this" },
   not_yours: { http: 403, says: "this belongs to another owner" },
   not_an_operator: { http: 403, says: "this identity has no role at the control plane" },
   revoked: { http: 403, says: "the identity was revoked" },
   not_found: { http: 404, says: "there is nothing by that name" },
   no_register: { http: 404, says: "no register was applied yet" },
-  method_not_allowed: { http: 405, says: "this cannot be done here" },
   refused_step: { http: 409, says: "this does not fit the present state" },
   last_admin: { http: 409, says: "nobody could administer the control plane any more" },
   changed_meanwhile: { http: 412, says: "somebody else changed the register in between" },

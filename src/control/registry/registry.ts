@@ -1,8 +1,10 @@
-import { createHash } from "node:crypto";
 import type { Problem } from "../../base/problem.ts";
 import { type Principal, parsePrincipal, principalOf, shortName } from "../../model/principal.ts";
+import { registerDigest } from "../../model/register/digest.ts";
+import type { SourceFile } from "../../model/register/read-yaml.ts";
 import type { Register, Service } from "../../model/register.ts";
 import { type Revocation, type Snapshot, snapshotName } from "../../model/snapshot.ts";
+import { checkRegister } from "../../policy/lint/check-register.ts";
 import type { Confirmations, IssuedRecord, Needs } from "../needs.ts";
 import { ControlRefusal } from "../refusals.ts";
 import {
@@ -13,14 +15,13 @@ import {
   type StoredSnapshot,
 } from "../store/store.ts";
 import { type Change, diffRegisters } from "./diff.ts";
-import type { ReadRegister, RegisterFile } from "./read-register.ts";
 
 /** The only way to change what gates serve by. Every change becomes a stored, signed snapshot before a gate hears of it. */
 export type Registry = {
   /** The newest snapshot; undefined before the first `apply`. Swapped whole, never changed. */
   current(): StoredSnapshot | undefined;
   /** What `apply` would change and what is wrong, without doing it. Never rejects for problems of the register. */
-  compare(files: readonly RegisterFile[]): Promise<Comparison>;
+  compare(files: readonly SourceFile[]): Promise<Comparison>;
   /** Rejects with a `ControlRefusal`: `bad_register`, `precondition_required`, `changed_meanwhile`, `not_yours`. */
   apply(request: ApplyRequest): Promise<Applied>;
   /** Publishes an older register anew, with the revocations of today. Rejects with `not_found`, `bad_register`. */
@@ -36,7 +37,7 @@ export type Registry = {
 export type Author = { readonly name: string; readonly record?: PrincipalRecord };
 
 export type ApplyRequest = {
-  readonly files: readonly RegisterFile[];
+  readonly files: readonly SourceFile[];
   readonly author: Author;
   /** Digest of the register that the author looked at; `none` before the first. */
   readonly ifMatch?: string;
@@ -97,7 +98,6 @@ const nobody: Confirmations = { confirmed: [], missing: [] };
 export async function openRegistry(
   store: ControlStore,
   needs: Pick<Needs, "clock" | "log" | "sign" | "feed">,
-  read: ReadRegister,
 ): Promise<Registry> {
   let current = await store.latestSnapshot();
   let tail: Promise<unknown> = Promise.resolve();
@@ -109,15 +109,15 @@ export async function openRegistry(
     return turn;
   }
 
-  async function compare(files: readonly RegisterFile[]): Promise<Comparison & Parsed> {
-    const parsed = read(files, needs.clock());
+  async function compare(files: readonly SourceFile[]): Promise<Comparison & Parsed> {
+    const parsed = checkRegister(files, needs.clock());
     const standing = current?.snapshot;
     const against = standing?.digest ?? none;
     const { register } = parsed;
     if (!register) return { against, changes: [], problems: parsed.problems };
     const problems = [...parsed.problems, ...whatCannotChange(standing?.register, register)];
     const changes = diffRegisters(standing?.register, register);
-    return { against, digest: digestOf(register), changes, problems, register };
+    return { against, digest: registerDigest(register), changes, problems, register };
   }
 
   async function publish(
@@ -134,7 +134,7 @@ export async function openRegistry(
       version: (before?.version ?? 0) + 1,
       author: author.name,
       at: now,
-      digest: digestOf(register),
+      digest: registerDigest(register),
       register,
       revocations: more.revocation ? [...carried, more.revocation] : carried,
     };
@@ -266,11 +266,6 @@ export async function openRegistry(
 }
 
 type Parsed = { readonly register?: Register };
-
-/** SHA-256 of the register's JSON, lower-case hex: what `If-Match` compares and gates check. */
-export function digestOf(register: Register): string {
-  return createHash("sha256").update(JSON.stringify(register)).digest("hex");
-}
 
 function refusedCount(errors: number): string {
   return errors === 1 ? "the register has an error" : `the register has ${errors} errors`;

@@ -1,0 +1,561 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { connect as connectTcp } from "node:net";
+import { test } from "node:test";
+import { connect } from "node:tls";
+import {
+  smallRegister,
+  startControlWorld,
+  trustDomain,
+} from "../../../test/harness/control-world.ts";
+import type { Credentials } from "../../base/credentials.ts";
+import { clientContext } from "../../base/secure-context.ts";
+import { ApiRefused, ApiUnreachable, type ControlClient } from "../client/client.ts";
+import type { Role } from "../needs.ts";
+import { access, type RouteName } from "./access.ts";
+
+const allRoles: readonly Role[] = ["admin", "deployer", "enroller", "auditor"];
+const files = (text: string) => ({ files: [{ name: "sallyport.yaml", text }] });
+
+/** The refusal that a call ends in. */
+async function refusedCall(call: Promise<unknown>): Promise<ApiRefused> {
+  return await call.then(
+    () => assert.fail("the call was not refused"),
+    (cause) => {
+      assert.ok(cause instanceof ApiRefused, String(cause?.stack ?? cause));
+      return cause;
+    },
+  );
+}
+
+function request(client: ControlClient, route: RouteName): Promise<unknown> {
+  const [method, path] = route.split(" ") as ["GET", string];
+  const at = path.replace("{version}", "1").replace("{id}", "0123456789abcdef");
+  return client.call(method, at, method === "GET" ? {} : { body: {} });
+}
+
+/** Sends one request with these client options and gives everything that comes back. */
+async function rawAnswer(
+  port: number,
+  credentials: Partial<Credentials>,
+  bundlePem: string,
+): Promise<string> {
+  const context = clientContext({ keyPem: "", chainPem: "", ...credentials, bundlePem });
+  const { key, cert, ...rest } = context;
+  const socket = connect({
+    ...rest,
+    ...(credentials.keyPem && { key, cert }),
+    host: "127.0.0.1",
+    port,
+    servername: "localhost",
+  });
+  socket.on("error", () => {});
+  let text = "";
+  socket.on("data", (bytes: Buffer) => {
+    text += bytes.toString();
+  });
+  socket.once("secureConnect", () => socket.write("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n"));
+  await once(socket, "close");
+  return text;
+}
+
+test("every route lets in the roles of its row and nobody else", async (t) => {
+  const world = await startControlWorld(t);
+  for (const role of allRoles) {
+    const client = await world.operator(role, `the-${role}`);
+    for (const [route, { roles }] of Object.entries(access) as [
+      RouteName,
+      { roles: readonly Role[] },
+    ][]) {
+      const outcome = await request(client, route).then(
+        () => "answered",
+        (cause) => (cause instanceof ApiRefused ? cause.code : String(cause)),
+      );
+      const isLetIn = roles.includes(role);
+      // An empty body is refused as such, which is after the role was asked.
+      const expected = isLetIn
+        ? ["answered", "bad_request", "not_found", "last_admin"]
+        : ["role_missing"];
+      assert.ok(expected.includes(outcome), `${role} at ${route}: ${outcome}`);
+      const hit = world.hits.at(-1);
+      assert.equal(hit?.action, access[route].action, route);
+      assert.equal(hit?.decision, outcome === "answered" ? "allowed" : "refused", route);
+    }
+  }
+});
+
+test("every route of the application has a row", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const document = (await admin.call("GET", "/openapi.json")).body as {
+    openapi: string;
+    paths: Record<string, Record<string, unknown>>;
+  };
+  assert.equal(document.openapi, "3.1.0");
+  const routes = Object.entries(document.paths).flatMap(([path, methods]) =>
+    Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+  );
+  assert.deepEqual(routes.toSorted(), Object.keys(access).toSorted());
+});
+
+test("who proves no operator's identity is told so and closed before a request is parsed", async (t) => {
+  const world = await startControlWorld(t);
+  const { port } = world.door.address;
+  const bundle = world.authorities.control.bundlePem();
+  const uri = (path: string) => `spiffe://${trustDomain}/${path}`;
+  const service = await world.credentials(uri("service/web"), "data");
+  const gate = await world.credentials(uri("gate/g1"), "control");
+  const expired = await world.credentials(uri("admin/late"), "control", { ttlMs: 300_000 });
+  const rows: [string, Partial<Credentials>, string, number][] = [
+    ["no certificate", {}, "no_certificate", 0],
+    ["a service of the data plane", service, "other_plane", 0],
+    ["a gate of the control plane", gate, "bad_identity", 0],
+    ["an administrator of yesterday", expired, "expired", 600_000],
+  ];
+  for (const [who, credentials, code, laterMs] of rows) {
+    world.world.nowMs += laterMs;
+    // What is valid by the test's clock is what counts: OpenSSL sees the real one.
+    const answer = await rawAnswer(port, credentials, bundle);
+    assert.match(answer, new RegExp(`^HTTP/1.1 401 [^]*"code":"${code}"`), who);
+    const hit = world.hits.at(-1);
+    assert.equal(hit?.kind, "connection", who);
+    assert.equal(hit?.code, code, who);
+    assert.equal(hit?.caller, undefined, who);
+    assert.ok(answer.includes(String(hit?.id)), who);
+  }
+});
+
+test("an identity without a role, a removed one and a revoked one are refused", async (t) => {
+  const world = await startControlWorld(t);
+  await world.operator("admin", "first");
+  const nobody = world.client(
+    await world.credentials(`spiffe://${trustDomain}/admin/nobody`, "control"),
+  );
+  assert.equal((await refusedCall(nobody.call("GET", "/v1/status"))).code, "not_an_operator");
+  const boss = await world.operator("admin", "boss");
+  const bob = await world.operator("admin", "bob");
+  await bob.call("GET", "/v1/status");
+  world.world.nowMs += 5;
+  await boss.call("POST", "/v1/revocations", { body: { principal: "admin/bob" } });
+  // The same connection, kept alive.
+  assert.equal((await refusedCall(bob.call("GET", "/v1/status"))).code, "revoked");
+  assert.equal(world.hits.at(-1)?.caller, "admin/bob");
+});
+
+test("the last administrator cannot be revoked", async (t) => {
+  const world = await startControlWorld(t);
+  const only = await world.operator("admin", "only");
+  const refusal = await refusedCall(
+    only.call("POST", "/v1/revocations", { body: { principal: "admin/only" } }),
+  );
+  assert.equal(refusal.code, "last_admin");
+});
+
+test("other addresses are cut before a byte of TLS, and recorded", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  world.world.admits = () => false;
+  await assert.rejects(admin.call("GET", "/v1/status"), ApiUnreachable);
+  assert.equal(world.hits.at(-1)?.code, "address_not_allowed");
+});
+
+test("a handshake that never ends is cut, and plaintext is no handshake", async (t) => {
+  const world = await startControlWorld(t, { limits: { handshakeMs: 100 } });
+  const { port } = world.door.address;
+  const silent = connectTcp(port, "127.0.0.1");
+  silent.on("error", () => {});
+  await once(silent, "close");
+  assert.equal(world.hits.at(-1)?.code, "handshake_timeout");
+  const plain = connectTcp(port, "127.0.0.1", () => plain.write("GET / HTTP/1.1\r\n\r\n"));
+  plain.on("error", () => {});
+  plain.resume();
+  await once(plain, "close");
+  assert.equal(world.hits.at(-1)?.code, "not_tls");
+});
+
+test("handshakes in flight are limited by address", async (t) => {
+  const world = await startControlWorld(t, { limits: { handshakesPerAddressMax: 2 } });
+  const sockets = [];
+  for (let i = 0; i < 3; i++) {
+    const socket = connectTcp(world.door.address.port, "127.0.0.1");
+    socket.on("error", () => {});
+    await once(socket, "connect");
+    sockets.push(socket);
+  }
+  await once(sockets[2] ?? assert.fail(), "close");
+  assert.equal(world.hits.at(-1)?.code, "too_many_handshakes");
+  for (const socket of sockets) socket.destroy();
+});
+
+test("apply wants to know which register it replaces", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const stands = await admin.call("GET", "/v1/register");
+  const etag = stands.etag ?? assert.fail("no ETag");
+  const changed = files(smallRegister.replace("[GET]", "[GET, POST]"));
+
+  const missing = await refusedCall(admin.call("PUT", "/v1/register", { body: changed }));
+  assert.equal(missing.status, 428);
+
+  const applied = await admin.call("PUT", "/v1/register", {
+    body: changed,
+    headers: { "If-Match": etag },
+  });
+  const body = applied.body as {
+    snapshot: string;
+    changes: { path: string }[];
+    published: boolean;
+  };
+  assert.equal(body.published, true);
+  assert.equal(body.snapshot, "1.2");
+  assert.deepEqual(
+    body.changes.map((change) => change.path),
+    ["services.orders.allow[web-reads-orders].methods"],
+  );
+  assert.equal(world.published.at(-1)?.snapshot.author, "admin/ann");
+
+  const late = await refusedCall(
+    admin.call("PUT", "/v1/register", {
+      body: files(smallRegister),
+      headers: { "If-Match": etag },
+    }),
+  );
+  assert.equal(late.status, 412);
+  assert.equal(late.code, "changed_meanwhile");
+
+  const forced = await admin.call("PUT", "/v1/register", {
+    body: files(smallRegister),
+    query: { force: true },
+  });
+  assert.equal((forced.body as { snapshot: string }).snapshot, "1.3");
+  const again = await admin.call("PUT", "/v1/register", {
+    body: files(smallRegister),
+    query: { force: true },
+  });
+  assert.equal((again.body as { published: boolean }).published, false);
+});
+
+test("a register with errors is refused with all of them and their places", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const broken = smallRegister
+    .replace("owner: commerce", "ownr: commerce")
+    .replace("[GET]", "[get it]");
+  const refusal = await refusedCall(
+    admin.call("PUT", "/v1/register", { body: files(broken), query: { force: true } }),
+  );
+  assert.equal(refusal.status, 422);
+  assert.ok(refusal.problems.length >= 2, JSON.stringify(refusal.problems));
+  assert.ok(refusal.problems.every((problem) => problem.file === "sallyport.yaml" && problem.line));
+  assert.equal(world.published.length, 1);
+});
+
+test("a dry run changes nothing", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const dry = await admin.call("PUT", "/v1/register", {
+    body: files(smallRegister.replace("[GET]", "[PUT]")),
+    query: { dryRun: true },
+  });
+  const body = dry.body as { published: boolean; changes: unknown[] };
+  assert.equal(body.published, false);
+  assert.equal(body.changes.length, 1);
+  assert.equal(world.published.length, 1);
+});
+
+test("a deployer changes services of its owners, and nothing else", async (t) => {
+  const world = await startControlWorld(t);
+  const deployer = await world.operator("deployer", "ci", { owners: ["commerce"] });
+  const put = (text: string) =>
+    deployer.call("PUT", "/v1/register", { body: files(text), query: { force: true } });
+  await put(smallRegister.replace("[GET]", "[GET, POST]"));
+  const rows: [string, string][] = [
+    ["another's service", smallRegister.replace("storefront", "elsewhere")],
+    [
+      "taking another's service over",
+      smallRegister.replace("owner: storefront", "owner: commerce"),
+    ],
+    ["giving its own away", smallRegister.replace("owner: commerce", "owner: storefront")],
+    [
+      "a new service of another",
+      smallRegister.replace("  orders:", "  spy: { owner: evil }\n  orders:"),
+    ],
+    [
+      "removing another's service",
+      smallRegister.replace("  web: { owner: storefront }\n", "").replace("from: web", 'from: "*"'),
+    ],
+    ["a plane", `${smallRegister}planes:\n  data: { bind: "127.0.0.1:9443" }\n`],
+    ["a network", `${smallRegister}networks:\n  mesh: ["10.20.0.0/16"]\n`],
+  ];
+  for (const [what, text] of rows) {
+    const refusal = await refusedCall(put(text));
+    assert.equal(refusal.code, "not_yours", `${what}: ${JSON.stringify(refusal.problems)}`);
+    assert.ok(refusal.problems.length > 0, what);
+  }
+});
+
+test("a rollback publishes the old register with the revocations of today", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  await admin.call("PUT", "/v1/register", {
+    body: files(smallRegister.replace("[GET]", "[PUT]")),
+    query: { force: true },
+  });
+  await admin.call("POST", "/v1/revocations", { body: { principal: "service/web" } });
+  const back = await admin.call("POST", "/v1/snapshots/1/rollback");
+  assert.equal((back.body as { snapshot: string }).snapshot, "1.4");
+  const now = world.published.at(-1)?.snapshot;
+  assert.deepEqual(now?.register, world.published[0]?.snapshot.register);
+  assert.deepEqual(
+    now?.revocations.map((one) => one.principal),
+    ["service/web"],
+  );
+  const missing = await refusedCall(admin.call("POST", "/v1/snapshots/99/rollback"));
+  assert.equal(missing.code, "not_found");
+  const history = await admin.call("GET", "/v1/snapshots");
+  assert.deepEqual(
+    (history.body as { snapshots: { reason: string }[] }).snapshots.map((head) => head.reason),
+    ["rollback 1", "revoke service/web", "apply", "apply"],
+  );
+});
+
+test("a revocation goes ahead of its snapshot and names gates that have not confirmed", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  world.world.confirmations = { confirmed: ["g1"], missing: ["g2"] };
+  const reply = await admin.call("POST", "/v1/revocations", { body: { principal: "service/web" } });
+  const body = reply.body as { confirmed: string[]; missing: string[] };
+  assert.deepEqual([body.confirmed, body.missing], [["g1"], ["g2"]]);
+  assert.equal(world.revoked[0]?.principal, "service/web");
+  assert.equal(world.published.at(-1)?.snapshot.revocations.length, 1);
+});
+
+test("a serial takes its line with it; unknown ones are said to be unknown", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  await world.credentials(`spiffe://${trustDomain}/service/web`, "data");
+  const [leaf] = (await world.store.newestLeaves(0)).filter((one) => one.plane === "data");
+  const reply = await admin.call("POST", "/v1/revocations", { body: { serial: leaf?.serial } });
+  assert.deepEqual((reply.body as { revocation: object }).revocation, {
+    principal: "service/web",
+    serial: leaf?.serial,
+    lineage: leaf?.lineage,
+    at: world.world.nowMs,
+  });
+  assert.ok(leaf && (await world.store.isRevoked({ ...leaf, serial: "ff", at: leaf.at + 1 })));
+  for (const body of [{ serial: "abcdef" }, { principal: "gate/none" }, { principal: "nonsense" }])
+    assert.equal(
+      (await refusedCall(admin.call("POST", "/v1/revocations", { body }))).code,
+      "not_found",
+    );
+});
+
+test("revoking makes unspent tokens void", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  await admin.call("POST", "/v1/tokens", { body: { service: "web" } });
+  await admin.call("POST", "/v1/tokens", { body: { gate: "g1" } });
+  const reply = await admin.call("POST", "/v1/revocations", { body: { principal: "service/web" } });
+  assert.equal((reply.body as { tokens: number }).tokens, 1);
+  const left = (await admin.call("GET", "/v1/tokens")).body as { tokens: { principal: string }[] };
+  assert.deepEqual(
+    left.tokens.map((token) => token.principal),
+    ["gate/g1"],
+  );
+});
+
+test("tokens: for registered services, once shown, never stored; an enroller's for its services only", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const enroller = await world.operator("enroller", "ci", { services: ["web"] });
+  const made = (
+    await enroller.call("POST", "/v1/tokens", { body: { service: "web", from: ["10.0.0.0/8"] } })
+  ).body as { token: string; record: { id: string; from: string[] } };
+  assert.match(made.token, /^sp1\./);
+  assert.deepEqual(made.record.from, ["10.0.0.0/8"]);
+  const listed = await admin.call("GET", "/v1/tokens");
+  assert.ok(!JSON.stringify(listed.body).includes(made.token));
+  assert.ok(!JSON.stringify(world.hits).includes(made.token));
+  const rows: [object, string][] = [
+    [{ service: "orders" }, "not_yours"],
+    [{ gate: "g1" }, "not_yours"],
+    [{ role: "admin", name: "me" }, "not_yours"],
+    [{ service: "web", from: ["not a range"] }, "bad_request"],
+    [{ service: "web", ttlMs: 1 }, "bad_request"],
+    [{ service: "web", gate: "g1" }, "bad_request"],
+  ];
+  for (const [body, code] of rows)
+    assert.equal(
+      (await refusedCall(enroller.call("POST", "/v1/tokens", { body }))).code,
+      code,
+      JSON.stringify(body),
+    );
+  assert.equal(
+    (await refusedCall(admin.call("POST", "/v1/tokens", { body: { service: "ghost" } }))).code,
+    "not_found",
+  );
+  await admin.call("POST", "/v1/tokens", {
+    body: { role: "deployer", name: "cd", owners: ["commerce"] },
+  });
+  const clash = await refusedCall(
+    admin.call("POST", "/v1/tokens", { body: { role: "enroller", name: "cd" } }),
+  );
+  assert.equal(clash.code, "refused_step");
+  await admin.call("DELETE", `/v1/tokens/${made.record.id}`);
+  assert.equal(
+    (await refusedCall(admin.call("DELETE", `/v1/tokens/${made.record.id}`))).code,
+    "not_found",
+  );
+});
+
+test("without a hit log nothing is changed or told, but attackers can still be cut off", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  world.world.canRecord = false;
+  for (const call of [
+    admin.call("PUT", "/v1/register", {
+      body: files(smallRegister.replace("[GET]", "[PUT]")),
+      query: { force: true },
+    }),
+    admin.call("POST", "/v1/tokens", { body: { service: "web" } }),
+    admin.call("GET", "/v1/register"),
+  ])
+    assert.equal((await refusedCall(call)).code, "audit_unavailable");
+  assert.equal(world.published.length, 1);
+  assert.equal((await world.store.tokens(0)).length, 0);
+  await admin.call("POST", "/v1/revocations", { body: { principal: "service/web" } });
+  await admin.call("POST", "/v1/snapshots/1/rollback");
+});
+
+test("hostile requests get a code and never a stack", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const big = "x".repeat(1024 * 1024);
+  const rows: [Parameters<ControlClient["call"]>, number, string][] = [
+    [["GET", "/nowhere"], 404, "not_found"],
+    [["GET", "/v1/register/"], 404, "not_found"],
+    [["POST", "/v1/register", { body: {} }], 404, "not_found"],
+    [["PUT", "/v1/register", { body: files(big) }], 413, "too_large"],
+    [["PUT", "/v1/register", { body: { files: [], extra: 1 } }], 400, "bad_request"],
+    [
+      ["PUT", "/v1/register", { body: {}, headers: { "Content-Type": "text/plain" } }],
+      415,
+      "not_json",
+    ],
+    [
+      ["PUT", "/v1/register", { body: files("a"), headers: { "If-Match": "*" } }],
+      422,
+      "bad_register",
+    ],
+    [["GET", "/v1/hits", { query: { limit: 0 } }], 400, "bad_request"],
+    [["GET", "/v1/snapshots/abc"], 400, "bad_request"],
+    [["GET", "/v1/status", { headers: { "Sec-Fetch-Site": "cross-site" } }], 400, "bad_request"],
+    [["GET", "/v1/status", { headers: { Origin: "https://evil.example" } }], 400, "bad_request"],
+  ];
+  for (const [call, status, code] of rows) {
+    const refusal = await refusedCall(admin.call(...call));
+    // If-Match is read after the body's shape, and before the register itself: either answer is a no.
+    const codes = code === "bad_register" ? [code, "bad_request"] : [code];
+    assert.ok(
+      codes.includes(refusal.code),
+      `${call[0]} ${call[1]}: ${refusal.status} ${refusal.code} ${refusal.message}`,
+    );
+    if (code !== "bad_register") assert.equal(refusal.status, status);
+    assert.ok(refusal.hit, call[1]);
+    assert.ok(!/\bat .*\.ts:\d+/.test(JSON.stringify(refusal)), call[1]);
+  }
+});
+
+test("status says what is wrong and what can be gone around", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  world.world.gates = [
+    {
+      name: "g1",
+      connected: true,
+      running: { epoch: 1, version: 1, digest: "00" },
+      addresses: ["127.0.0.1:7443"],
+      servedNames: [],
+      counters: {},
+    },
+    { name: "g2", connected: false, running: null, addresses: [], servedNames: [], counters: {} },
+  ];
+  await world.credentials(`spiffe://${trustDomain}/service/web`, "data", { ttlMs: 300_000 });
+  world.world.nowMs += 295_000;
+  const status = (await admin.call("GET", "/v1/status")).body as {
+    snapshot: { name: string };
+    gates: { name: string; connected: boolean; behind?: number }[];
+    identities: { principal: string; state: string }[];
+    notes: string[];
+  };
+  assert.equal(status.snapshot.name, "1.1");
+  assert.deepEqual(
+    status.gates.map((gate) => [gate.name, gate.connected]),
+    [
+      ["g1", true],
+      ["g2", false],
+    ],
+  );
+  assert.deepEqual(
+    status.identities[0] && [status.identities[0].principal, status.identities[0].state],
+    ["service/web", "due"],
+  );
+  assert.match(
+    status.notes.join("\n"),
+    /any process of this machine can go around the gate to orders/,
+  );
+  assert.match(status.notes.join("\n"), /this is a test/);
+  const metrics = (await admin.call("GET", "/metrics")).body as string;
+  assert.match(metrics, /^sallyport_control_gates_connected 1$/m);
+  assert.match(metrics, /^sallyport_control_gates_enrolled 2$/m);
+});
+
+test("ca rotate takes its steps in order, and after a swap the door speaks for the new root", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const rotate = (step: string, force = false) =>
+    admin.call("POST", "/v1/authorities/rotate", { body: { step, plane: "control", force } });
+  assert.equal((await refusedCall(rotate("activate"))).code, "refused_step");
+  await rotate("prepare");
+  world.door.swap(await world.credentials(`spiffe://${trustDomain}/control/control`, "control"));
+  await rotate("activate", true);
+  const fresh = await world.credentials(`spiffe://${trustDomain}/control/control`, "control");
+  world.door.swap(fresh);
+  const next = world.client(
+    await world.credentials(`spiffe://${trustDomain}/admin/ann`, "control"),
+  );
+  await next.call("GET", "/v1/status");
+  // Everything that a swap could have let back in: TLS 1.2, and a resumed session.
+  const { keyPem, chainPem, bundlePem } = await world.credentials(
+    `spiffe://${trustDomain}/admin/ann`,
+    "control",
+  );
+  const old = connect({
+    host: "127.0.0.1",
+    port: world.door.address.port,
+    key: keyPem,
+    cert: chainPem,
+    ca: bundlePem,
+    maxVersion: "TLSv1.2",
+    checkServerIdentity: () => undefined,
+  });
+  const [refused] = await once(old, "error");
+  assert.match(String(refused), /alert|version|protocol/i);
+});
+
+test("a client talks to nobody but its control plane", async (t) => {
+  const world = await startControlWorld(t);
+  await world.operator("admin", "ann");
+  // A gate's leaf is of the same plane, and would be taken for the control plane by its root alone.
+  world.door.swap(await world.credentials(`spiffe://${trustDomain}/gate/g1`, "control"));
+  const client = world.client(
+    await world.credentials(`spiffe://${trustDomain}/admin/ann`, "control"),
+  );
+  await assert.rejects(client.call("GET", "/v1/status"), ApiUnreachable);
+  await world.door.close();
+  await assert.rejects(client.call("GET", "/v1/status"), (cause) => {
+    assert.ok(cause instanceof ApiUnreachable);
+    assert.match(cause.message, /no control plane answers/);
+    return true;
+  });
+});

@@ -1,0 +1,71 @@
+import { z } from "@hono/zod-openapi";
+import type { HitQuery } from "../needs.ts";
+import { type ApiWorld, addOperation, type ControlApp } from "./operation.ts";
+
+const instant = z.coerce.number().min(0).max(Number.MAX_SAFE_INTEGER);
+const word = (max: number) => z.string().min(1).max(max);
+
+const queryShape = z.object({
+  id: word(256).optional(),
+  sinceMs: instant.optional(),
+  untilMs: instant.optional(),
+  plane: z.enum(["data", "control", "join", "decoy"]).optional(),
+  kind: z.enum(["request", "connection", "action", "close", "process", "sum"]).optional(),
+  decision: z.enum(["allowed", "refused", "fault"]).optional(),
+  code: word(64).optional(),
+  caller: word(128).optional(),
+  service: word(64).optional(),
+  peer: word(64).optional(),
+  rule: word(128).optional(),
+  path: word(1_024).optional(),
+  limit: z.coerce.number().int().min(1).max(10_000).default(1_000),
+});
+
+const hitShape = z
+  .looseObject({ id: z.string(), at: z.number() })
+  .describe("A line of the hit log; see docs/hits.md for every field")
+  .openapi("Hit");
+
+/** The hit logs of control and of every gate that can be asked, as one. */
+export function addHits(app: ControlApp, { needs }: ApiWorld): void {
+  addOperation(
+    app,
+    "GET /v1/hits",
+    {
+      summary: "Hits, the newest first",
+      query: queryShape,
+      answer: z.object({
+        hits: z.array(hitShape),
+        absent: z.array(z.string()).describe("Gates that could not be asked"),
+      }),
+    },
+    async ({ query }) => await needs.queryHits(dropUndefined(query)),
+  );
+  addOperation(
+    app,
+    "GET /v1/hits/verify",
+    {
+      summary: "Walks every chain of hits, and says where one was changed",
+      answer: z.object({
+        ok: z.boolean(),
+        chains: z.array(
+          z.object({
+            chain: z.string(),
+            gate: z.string().optional(),
+            lines: z.number(),
+            ok: z.boolean(),
+            says: z.string().optional(),
+          }),
+        ),
+        absent: z.array(z.string()),
+      }),
+    },
+    () => needs.verifyHits(),
+  );
+}
+
+function dropUndefined(query: z.output<typeof queryShape>): HitQuery {
+  return Object.fromEntries(
+    Object.entries(query).filter(([, value]) => value !== undefined),
+  ) as HitQuery;
+}
