@@ -12,7 +12,7 @@ import type { RefusalCode } from "../model/refusal.ts";
 import type { Revocation } from "../model/snapshot.ts";
 import type { Revocations } from "./view.ts";
 
-/** The roots this process knows, by plane. The other plane's are only there to tell its leaves from a stranger's. */
+/** The roots this process knows, and their issuing certificates, by plane. The other plane's are only there to tell its leaves from a stranger's. */
 export type Trust = {
   readonly trustDomain: string;
   readonly bundles: {
@@ -24,7 +24,10 @@ export type Trust = {
 export type PeerQuestion = {
   /** The certificate whose key the handshake proved; `undefined`: none was presented. */
   readonly leaf: X509Certificate | undefined;
-  /** What the peer sent along, in any order (`chainOf`). At most the first four are looked at. */
+  /**
+   * What the peer sent along, in any order (`chainOf`). At most the first four are looked at. Empty on the server's side under Node 24,
+   * which does not show it there: the issuing certificates must be in the bundle.
+   */
   readonly chain: readonly X509Certificate[];
   /** `authorizationError` as text; `undefined` when OpenSSL had no objection. */
   readonly opensslSays: string | undefined;
@@ -196,9 +199,9 @@ function findPath(
   plane: Plane,
   nowMs: number,
 ): Path | undefined {
-  const roots = trust.bundles[plane] ?? [];
+  const { roots, issuers } = partsOf(trust.bundles[plane] ?? none);
   let found: Path | undefined;
-  for (const issuing of chain.slice(0, chainMax)) {
+  for (const issuing of [...issuers, ...chain.slice(0, chainMax)]) {
     if (!issuing.ca || !leaf.checkIssued(issuing)) continue;
     const root = rootOf(issuing, roots, nowMs);
     if (!root || !leaf.verify(issuing.publicKey)) continue;
@@ -206,6 +209,26 @@ function findPath(
     if (!dateProblem(issuing, nowMs) && !dateProblem(root, nowMs)) break;
   }
   return found;
+}
+
+const none: readonly X509Certificate[] = [];
+const parts = new WeakMap<
+  readonly X509Certificate[],
+  { readonly roots: readonly X509Certificate[]; readonly issuers: readonly X509Certificate[] }
+>();
+
+/** A bundle taken apart, once: what signed itself is a root, everything else can only be a link to one. */
+function partsOf(bundle: readonly X509Certificate[]): {
+  readonly roots: readonly X509Certificate[];
+  readonly issuers: readonly X509Certificate[];
+} {
+  let known = parts.get(bundle);
+  if (known === undefined) {
+    const isRoot = (one: X509Certificate): boolean => one.checkIssued(one);
+    known = { roots: bundle.filter(isRoot), issuers: bundle.filter((one) => !isRoot(one)) };
+    parts.set(bundle, known);
+  }
+  return known;
 }
 
 /**

@@ -96,6 +96,10 @@ let data: StoredCredentials = identity.data;
 let register: Register | undefined;
 let subscription: Subscription | undefined;
 let deaths = 0;
+let announced = false;
+let opsPort: string | undefined;
+/** Where control's own chains stood when it last said so. */
+let anchors: readonly { chain: string; sequence: number; head: string }[] = [];
 let leaving = false;
 const running: Running[] = [];
 
@@ -190,9 +194,6 @@ const follower = setInterval(() => {
 }, followEveryMs);
 note("start", "allowed", `pid ${process.pid}, ${size} workers, snapshot ${snapshotNow()}`);
 
-let anchors: readonly { chain: string; sequence: number; head: string }[] = [];
-let announced = false;
-
 /** Compiles a verified snapshot and has every worker decide by it. Returns what is wrong with it. */
 async function serve(snapshot: Snapshot): Promise<string | undefined> {
   const next = snapshot.register;
@@ -235,8 +236,6 @@ async function serve(snapshot: Snapshot): Promise<string | undefined> {
   }
   return undefined;
 }
-
-let opsPort: string | undefined;
 
 /** Opened once: its address changes with a restart. */
 async function openOps(next: Register): Promise<void> {

@@ -17,7 +17,10 @@ import { makeIssuing, makeLeaf, makeRoot, type Purpose, signingKey } from "./cer
 export type Authority = {
   readonly plane: Plane;
   readonly trustDomain: string;
-  /** Every root that is trusted now, the active one first. */
+  /**
+   * Every root that is trusted now, the active one first, then their issuing certificates: under Node 24 a server is not shown
+   * what a client sends above its leaf, so whoever judges leaves has to have the link at hand.
+   */
   bundlePem(): string;
   /** The root that signs now: appended to the chain of a server that is pinned by its fingerprint. */
   rootPem(): string;
@@ -366,7 +369,10 @@ async function load(dir: string, state: State): Promise<Loaded> {
   return {
     state,
     generations,
-    bundlePem: inOrder.map((one) => one.rootPem).join(""),
+    bundlePem: [
+      ...inOrder.map((one) => one.rootPem),
+      ...inOrder.flatMap((one) => one.issuers.map(({ issuing }) => issuing.toString())),
+    ].join(""),
     issuers: inOrder.flatMap((one) => one.issuers),
   };
 }
