@@ -30,4 +30,9 @@ export const commands: readonly Entry[] = [
     summary: "print the JSON Schema of the register, for editors",
     load: () => import("./commands/schema.ts"),
   },
+  {
+    name: "enroll",
+    summary: "turn an enrolment token into a key and a certificate, and keep them fresh",
+    load: () => import("./commands/enroll.ts"),
+  },
 ];
