@@ -35,4 +35,9 @@ export const commands: readonly Entry[] = [
     summary: "turn an enrolment token into a key and a certificate, and keep them fresh",
     load: () => import("./commands/enroll.ts"),
   },
+  {
+    name: "hits",
+    summary: "show every hit on internal ports, follow them, verify the log",
+    load: () => import("./commands/hits.ts"),
+  },
 ];

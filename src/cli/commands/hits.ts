@@ -1,0 +1,339 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { stripVTControlCharacters } from "node:util";
+import { Command } from "commander";
+import { followHits, type HitFilter, queryHits } from "../../audit/hit-log/query.ts";
+import { ascii, listName } from "../../audit/hit-log/segment.ts";
+import { type LogProblem, type LogReport, verifyLog } from "../../audit/hit-log/verify.ts";
+import type { ChainHead } from "../../audit/recorder.ts";
+import { parseDuration } from "../../base/duration.ts";
+import type { Hit } from "../../model/hit.ts";
+import { Exit } from "../exit.ts";
+import { statePath } from "../open-state.ts";
+import { output, table } from "../output.ts";
+
+/** Where hits come from: files of this machine, or a control plane that asks its gates. */
+export type HitSource = {
+  /** The newest first, at most `filter.limit`. */
+  find(filter: HitFilter): AsyncIterable<Hit>;
+  /** Each hit from the call on, once. */
+  follow(filter: HitFilter): AsyncIterable<Hit>;
+};
+
+type Place = { readonly state?: string; readonly dir?: string };
+type Options = Place & {
+  readonly follow?: boolean;
+  readonly json?: boolean;
+  readonly since?: string;
+  readonly caller?: string;
+  readonly service?: string;
+  readonly refused?: boolean;
+  readonly code?: string;
+  readonly plane?: string;
+  readonly id?: string;
+  readonly limit?: string;
+};
+
+const limitByDefault = 1_000;
+const shownBeforeFollowing = 10;
+const limitMax = 100_000;
+const planes = ["data", "control", "join", "decoy"] as const;
+
+/** `sallyport hits` and `sallyport hits verify`. */
+export function command(): Command {
+  const hits = place(new Command("hits"))
+    .description("show what happened on internal ports: every connection, request and action")
+    .option("-f, --follow", "keep showing hits as they come")
+    .option("--json", "print an array of hits; with --follow one hit a line")
+    .option("--since <duration>", "only hits of the last 10m, 2h, 1d …")
+    .option("--caller <name>", "only hits of this verified caller: web, or admin/first")
+    .option("--service <name>", "only hits on this service")
+    .option("--refused", "only what was refused")
+    .option("--code <code>", "only hits with this code, as in not_authorized")
+    .option("--plane <plane>", `only hits on one door: ${planes.join(", ")}`)
+    .option("--id <id>", "only the hit with this id; exit code 1 when there is none")
+    .option("--limit <number>", `at most so many, the newest (default: ${limitByDefault})`)
+    .addHelpText(
+      "after",
+      `
+Examples:
+  sallyport hits --refused --since 10m
+  sallyport hits --follow --service orders
+  sallyport hits --id k3f9x2abcd-17 --json
+  sallyport hits verify
+The newest hit is the last line. Exit code: 0 shown, 1 --id found nothing, 2 wrong usage or no hit log there.`,
+    )
+    .action(show);
+  hits.addCommand(
+    place(new Command("verify"))
+      .description("check that no line of the hit log was changed, removed or put in")
+      .option("--json", "print { ok, chains, problems } as JSON")
+      .option(
+        "--anchors <file>",
+        "heads that were kept elsewhere, a JSON array of { chain, sequence, head }: finds cut ends and chains computed anew",
+      )
+      .addHelpText("after", "\nExit code: 0 whole, 1 broken, 2 wrong usage or no hit log there.")
+      .exitOverride()
+      .action((_options, self: Command) => verify(self.optsWithGlobals())),
+  );
+  return hits;
+}
+
+function place(command: Command): Command {
+  return command
+    .option(
+      "--state <dir>",
+      "the state directory (default: SALLYPORT_STATE, else .sallyport here or above)",
+    )
+    .option("--dir <dir>", "one hit log's own directory, instead of all of a state directory");
+}
+
+async function show(options: Options): Promise<void> {
+  const filter = filterOf(options);
+  const source = filesSource(hitDirs(options));
+  if (options.follow) return await follow(source, filter, options);
+  const hits = await Array.fromAsync(source.find(filter));
+  hits.reverse();
+  if (options.json) output.line(asciiJson(hits));
+  else if (hits.length > 0) output.line(table(hits.map(row), heading));
+  else output.note("no hits match");
+  if (options.id !== undefined && hits.length === 0)
+    throw new Exit(1, `no hit has the id ${options.id}`, "it may have been deleted by retention");
+}
+
+async function follow(source: HitSource, filter: HitFilter, options: Options): Promise<void> {
+  // A reader that goes away (`| head`) ends us without a word.
+  process.stdout.on("error", () => process.exit(0));
+  const limit = options.limit || options.since ? filter.limit : shownBeforeFollowing;
+  // Opened first: a hit that comes while the old ones are read is in both, and shown once.
+  const coming = source.follow(withoutLimit(filter));
+  const before = await Array.fromAsync(source.find({ ...filter, ...(limit && { limit }) }));
+  const shown = new Set(before.map(({ id }) => id));
+  const print = (hit: Hit): void =>
+    output.line(options.json ? asciiJson(hit) : followRow(row(hit)));
+  before.reverse().forEach(print);
+  for await (const hit of coming) if (!shown.delete(hit.id)) print(hit);
+}
+
+async function verify(options: Place & { json?: boolean; anchors?: string }): Promise<void> {
+  const report = await verifyLog(hitDirs(options), readAnchors(options.anchors));
+  if (options.json) output.line(asciiJson(report));
+  else printReport(report, options.anchors !== undefined);
+  if (!report.ok) process.exitCode = 1;
+}
+
+function printReport(report: LogReport, isAnchored: boolean): void {
+  const chains = report.chains.filter(({ lines, ok }) => lines > 0 || !ok);
+  for (const problem of report.problems)
+    output.line(
+      `${whereIs(problem)}: ${output.paint("red", problem.kind)}: ${plain(problem.says)}`,
+    );
+  const rows = chains.map((chain) => [
+    chain.chain,
+    chain.writer
+      ? plain([chain.writer.process, chain.writer.name, chain.writer.worker].join(" ").trim())
+      : "",
+    chain.kind ?? "",
+    `${chain.lines}`,
+    chain.lines > 0 ? `${chain.first}-${chain.last}` : "",
+    chain.ok ? output.paint("green", "whole") : output.paint("red", "broken"),
+    [
+      chain.pruned ? "older lines were deleted by retention" : "",
+      chain.lost > 0 ? `${chain.lost} hits could not be written, and it says so` : "",
+      chain.torn > 0 ? `${chain.torn} lines at the end of a write were torn` : "",
+    ]
+      .filter((note) => note !== "")
+      .join("; "),
+  ]);
+  if (rows.length > 0)
+    output.line(table(rows, ["CHAIN", "WRITER", "KIND", "LINES", "IDS", "STATE", ""]));
+  const lines = chains.reduce((sum, chain) => sum + chain.lines, 0);
+  if (report.ok)
+    output.line(`${lines} lines in ${chains.length} chains: none changed, removed or put in`);
+  else
+    output.note(`error: the hit log is not what was written: ${report.problems.length} problems`);
+  if (!isAnchored)
+    output.note("hint: without --anchors, lines cut from the very end are not missed");
+}
+
+function whereIs({ chain, file, line }: LogProblem): string {
+  return file === undefined ? chain : line === undefined ? file : `${file}:${line}`;
+}
+
+/** Reads the files of this machine. */
+function filesSource(dirs: readonly string[]): HitSource {
+  return {
+    find: (filter) => queryHits(dirs, filter),
+    follow: (filter) => followHits(dirs, filter),
+  };
+}
+
+/** The hit logs of control and of every gate that keeps its state here. Throws `Exit`. */
+function hitDirs({ dir, state }: Place): string[] {
+  if (dir !== undefined) {
+    if (existsSync(join(dir, listName))) return [resolve(dir)];
+    throw new Exit(
+      2,
+      `${dir} is no hit log's directory`,
+      "it has a chains.jsonl; to read a whole state directory, use --state",
+    );
+  }
+  const home = state ?? nearestState();
+  const gates = join(home, "gates");
+  const names = existsSync(gates) ? readdirSync(gates).sort() : [];
+  const dirs = [join(home, "control", "hits"), ...names.map((name) => join(gates, name, "hits"))];
+  const found = dirs.filter((path) => existsSync(join(path, listName)));
+  if (found.length > 0) return found;
+  throw new Exit(
+    2,
+    `there is no hit log in ${home}`,
+    "sallyport up makes one; name its state directory with --state",
+  );
+}
+
+function nearestState(): string {
+  for (let folder = process.cwd(); ; folder = dirname(folder)) {
+    const path = statePath(undefined, folder);
+    if (existsSync(path) || folder === dirname(folder)) return path;
+  }
+}
+
+function filterOf(options: Options): HitFilter {
+  const { caller, code, id, refused, service, since } = options;
+  const sinceMs = since === undefined ? undefined : parseDuration(since);
+  if (since !== undefined && sinceMs === undefined)
+    throw new Exit(2, `--since "${plain(since)}" is no duration`, "write 30s, 10m, 2h or 1d");
+  const plane = planes.find((name) => name === options.plane);
+  if (options.plane !== undefined && plane === undefined)
+    throw new Exit(
+      2,
+      `--plane "${plain(options.plane)}" is no door`,
+      `one of ${planes.join(", ")}`,
+    );
+  return {
+    limit: limitOf(options.limit),
+    ...(id !== undefined && { id }),
+    ...(sinceMs !== undefined && { sinceMs: Date.now() - sinceMs }),
+    ...(caller !== undefined && { caller }),
+    ...(service !== undefined && { service }),
+    ...(refused && { decision: "refused" as const }),
+    ...(code !== undefined && { code }),
+    ...(plane !== undefined && { plane }),
+  };
+}
+
+function limitOf(text: string | undefined): number {
+  if (text === undefined) return limitByDefault;
+  const limit = /^\d{1,6}$/.test(text) ? Number(text) : 0;
+  if (limit < 1 || limit > limitMax)
+    throw new Exit(2, `--limit "${plain(text)}" is no number from 1 to ${limitMax}`);
+  return limit;
+}
+
+function withoutLimit({ limit: _, ...filter }: HitFilter): HitFilter {
+  return filter;
+}
+
+function readAnchors(path: string | undefined): ChainHead[] {
+  if (path === undefined) return [];
+  const hint = "a JSON array of { chain, sequence, head }";
+  let anchors: unknown;
+  try {
+    anchors = JSON.parse(readFileSync(path, "utf8"));
+  } catch (cause) {
+    throw new Exit(
+      2,
+      `${path} cannot be read: ${cause instanceof Error ? cause.message : cause}`,
+      hint,
+    );
+  }
+  if (!Array.isArray(anchors) || !anchors.every(isHead))
+    throw new Exit(2, `${path} holds no anchors`, hint);
+  return anchors;
+}
+
+function isHead(value: unknown): value is ChainHead {
+  if (typeof value !== "object" || value === null) return false;
+  const { chain, head, sequence } = value as Partial<ChainHead>;
+  return typeof chain === "string" && typeof head === "string" && Number.isSafeInteger(sequence);
+}
+
+const heading = ["TIME", "", "CALLER", "WHAT", "STATUS", "WHY", "ID"];
+
+/** One hit as cells: when, the decision, who, what, the status, the rule or the code, the id. */
+function row(hit: Hit): string[] {
+  const colour = { allowed: "green", refused: "red", fault: "yellow" } as const;
+  return [
+    timeOf(hit.at),
+    output.paint(
+      colour[hit.decision] ?? "yellow",
+      hit.decision === "allowed" ? "ok" : hit.decision,
+    ),
+    plain(whoIs(hit)),
+    plain(whatIs(hit)),
+    hit.status ? `${hit.status}` : "",
+    plain(hit.code ?? hit.rule ?? ""),
+    hit.id,
+  ];
+}
+
+function whoIs({ caller, claimed, kind, peer }: Hit): string {
+  if (caller !== undefined) return caller.replace(/^service\//, "");
+  if (kind === "process") return "";
+  const from = kind === "sum" ? peer : peer?.replace(/:\d+$/, "");
+  return claimed === undefined ? `(${from ?? "unknown"})` : `(says ${claimed})`;
+}
+
+const widthMax = 60;
+
+function whatIs(hit: Hit): string {
+  const { action, count, detail, kind, local, method, of, path, plane, port, service } = hit;
+  const target = service === undefined ? (local ?? plane) : port ? `${service}.${port}` : service;
+  const what = {
+    request: `${method ?? ""} ${target}${path ?? ""}`,
+    connection: `connection to ${target}`,
+    close: `end of ${of ?? "a hit"}`,
+    action: `${action ?? "action"}${detail ? ` ${detail}` : ""}`,
+    process: `${action ?? "process"}${detail ? ` ${detail}` : ""}`,
+    sum: `${count ?? 0} more like ${of ?? "this"}`,
+  }[kind];
+  const text = what ?? kind;
+  return text.length > widthMax ? `${text.slice(0, widthMax - 1)}…` : text;
+}
+
+/** `17:02:03.123` today, `11-22 17:02:03` before. */
+function timeOf(at: number): string {
+  const time = new Date(at);
+  const two = (value: number, width = 2): string => String(value).padStart(width, "0");
+  const clock = [time.getHours(), time.getMinutes(), time.getSeconds()]
+    .map((n) => two(n))
+    .join(":");
+  return time.toDateString() === new Date(Date.now()).toDateString()
+    ? `${clock}.${two(time.getMilliseconds(), 3)}`
+    : `${two(time.getMonth() + 1)}-${two(time.getDate())} ${clock}`;
+}
+
+/** Widths that most hits fit in: when following there is no other row to look at. */
+const followWidths = [12, 7, 16, 44, 6, 20, 0];
+
+function followRow(cells: readonly string[]): string {
+  return cells
+    .map((cell, i) => {
+      const width = stripVTControlCharacters(cell).length;
+      return cell + " ".repeat(Math.max(0, (followWidths[i] ?? 0) - width));
+    })
+    .join("  ")
+    .trimEnd();
+}
+
+/** What peers sent is shown, never obeyed: control, direction and half characters become escapes. */
+function plain(text: string): string {
+  return text.replace(
+    /[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu,
+    (unit) => `\\u{${(unit.codePointAt(0) ?? 0).toString(16)}}`,
+  );
+}
+
+function asciiJson(value: unknown): string {
+  return ascii(JSON.stringify(value));
+}
