@@ -15,6 +15,7 @@ export const controlRefusals = {
   refused_step: { http: 409, says: "this does not fit the present state" },
   last_admin: { http: 409, says: "nobody could administer the control plane any more" },
   changed_meanwhile: { http: 412, says: "somebody else changed the register in between" },
+  length_required: { http: 411, says: "a body needs a Content-Length" },
   too_large: { http: 413, says: "the body is larger than 1 MiB" },
   not_json: { http: 415, says: "the body must be application/json" },
   bad_register: { http: 422, says: "the register has errors" },

@@ -447,6 +447,11 @@ test("hostile requests get a code and never a stack", async (t) => {
       422,
       "bad_register",
     ],
+    [
+      ["PUT", "/v1/register", { headers: { "Transfer-Encoding": "chunked" } }],
+      411,
+      "length_required",
+    ],
     [["GET", "/v1/hits", { query: { limit: 0 } }], 400, "bad_request"],
     [["GET", "/v1/snapshots/abc"], 400, "bad_request"],
     [["GET", "/v1/status", { headers: { "Sec-Fetch-Site": "cross-site" } }], 400, "bad_request"],
@@ -540,6 +545,7 @@ test("ca rotate takes its steps in order, and after a swap the door speaks for t
     checkServerIdentity: () => undefined,
   });
   const [refused] = await once(old, "error");
+  assert.equal(world.hits.at(-1)?.code, "handshake_failed");
   assert.match(String(refused), /alert|version|protocol/i);
 });
 

@@ -1,5 +1,4 @@
 import { OpenAPIHono, z } from "@hono/zod-openapi";
-import { bodyLimit } from "hono/body-limit";
 import { shortName } from "../../model/principal.ts";
 import type { Role } from "../needs.ts";
 import { ControlRefusal, controlRefusals } from "../refusals.ts";
@@ -92,20 +91,9 @@ export function createApp(world: ApiWorld): ControlApp {
     const record = await admit(c.env.peer, store, needs.clock());
     c.set("call", { name: shortName(c.env.peer.principal), record, detail: "" });
     refuseBrowsers(c.req.header("sec-fetch-site"), c.req.header("origin"));
-    if (c.req.method === "POST" || c.req.method === "PUT") refuseOtherTypes(c.req);
+    if (c.req.method === "POST" || c.req.method === "PUT") refuseOtherBodies(c.req);
     await next();
   });
-  app.use(
-    bodyLimit({
-      maxSize: bodyBytesMax,
-      onError: () => {
-        throw new ControlRefusal("too_large", undefined, {
-          hint: "split the register into sallyport.d/ and control planes of their own",
-        });
-      },
-    }),
-  );
-
   addRegister(app, world);
   addSnapshots(app, world);
   addRevocations(app, world);
@@ -166,10 +154,18 @@ function refuseBrowsers(site: string | undefined, origin: string | undefined): v
   throw new ControlRefusal("bad_request", "requests from web pages are not served");
 }
 
-function refuseOtherTypes(request: { header(name: string): string | undefined }): void {
-  const type = request.header("content-type");
-  const hasBody = request.header("content-length") !== "0" && type !== undefined;
-  if (hasBody && !/^application\/json\s*(;|$)/i.test(type)) throw new ControlRefusal("not_json");
+/** One JSON text of a length that is said beforehand, or none. Node holds the sender to what it said. */
+function refuseOtherBodies(request: { header(name: string): string | undefined }): void {
+  if (request.header("transfer-encoding") !== undefined)
+    throw new ControlRefusal("length_required");
+  const length = Number(request.header("content-length") ?? 0);
+  if (length === 0) return;
+  if (!(length <= bodyBytesMax))
+    throw new ControlRefusal("too_large", undefined, {
+      hint: "split the register: a control plane of its own for each trust domain",
+    });
+  const type = request.header("content-type") ?? "";
+  if (!/^application\/json\s*(;|$)/i.test(type)) throw new ControlRefusal("not_json");
 }
 
 type Issue = {

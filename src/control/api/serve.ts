@@ -69,6 +69,7 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
   const { app, endpoint, admits, needs, trustDomain } = options;
   const limits = { ...defaults, ...options.limits };
   const peers = new WeakMap<Socket, Peer>();
+  const arrivals = new WeakMap<Socket, Arrival>();
   const handshakes = new Map<string, number>();
   let credentials = options.credentials;
   let trust = trustOf(credentials);
@@ -81,13 +82,14 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
     };
   }
 
+  const answer = app.fetch;
   const listener = getRequestListener(
     (request, env) => {
       const { socket } = env.incoming as IncomingMessage;
       const peer = peers.get(socket);
       // Unreachable: no request is parsed on a socket whose peer was not judged.
       if (!peer) throw new Error("a request without a peer");
-      return app.fetch(request, { peer, remote: remoteOf(socket), local: localOf(socket) });
+      return answer(request, { peer, remote: remoteOf(socket), local: localOf(socket) });
     },
     { overrideGlobalObjects: false },
   );
@@ -117,45 +119,49 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
   server.on("connection", (socket: Socket) => {
     socket.on("error", () => {}); // a reset by the peer is no news, and must not end the process
     const ip = socket.remoteAddress ?? "";
-    if (!admits(ip)) return refuse(socket, "address_not_allowed");
     const inFlight = handshakes.get(ip) ?? 0;
-    if (inFlight >= limits.handshakesPerAddressMax) return refuse(socket, "too_many_handshakes");
-    handshakes.set(ip, inFlight + 1);
     let isOver = false;
-    const over = () => {
-      if (isOver) return;
-      isOver = true;
-      clearTimeout(deadline);
-      const left = (handshakes.get(ip) ?? 1) - 1;
-      if (left > 0) handshakes.set(ip, left);
-      else handshakes.delete(ip);
+    const arrival: Arrival = {
+      remote: remoteOf(socket),
+      local: localOf(socket),
+      isRefused: false,
+      handshakeOver() {
+        if (isOver) return;
+        isOver = true;
+        clearTimeout(deadline);
+        const left = (handshakes.get(ip) ?? 1) - 1;
+        if (left > 0) handshakes.set(ip, left);
+        else handshakes.delete(ip);
+      },
     };
+    handshakes.set(ip, inFlight + 1);
     // `handshakeTimeout` fires an event and closes nothing.
-    const deadline = setTimeout(() => refuse(socket, "handshake_timeout"), limits.handshakeMs);
-    const ends = addressKey(socket);
-    finishers.set(ends, over);
-    socket.once("close", () => {
-      over();
-      finishers.delete(ends);
-    });
-    startTls.call(server, socket);
+    const deadline = setTimeout(
+      () => refuse(socket, arrival, "handshake_timeout"),
+      limits.handshakeMs,
+    );
+    socket.once("close", arrival.handshakeOver);
+    arrivals.set(socket, arrival);
+    if (!admits(ip)) refuse(socket, arrival, "address_not_allowed");
+    else if (inFlight >= limits.handshakesPerAddressMax)
+      refuse(socket, arrival, "too_many_handshakes");
+    else startTls.call(server, socket);
   });
 
-  /** By the two ends of a connection: Node does not say which socket lies under a TLS socket. */
-  const finishers = new Map<string, () => void>();
-
   server.on("tlsClientError", (cause: NodeJS.ErrnoException, socket: TLSSocket) => {
+    const arrival = arrivalOf(socket);
     const isPlain =
       cause.code === "ERR_SSL_HTTP_REQUEST" || cause.code === "ERR_SSL_WRONG_VERSION_NUMBER";
-    // The peer's own hanging up, and what the deadline has cut and recorded already.
-    if (cause.code !== "ECONNRESET" || !socket.destroyed)
-      refuse(socket, isPlain ? "not_tls" : "handshake_failed", String(cause.code ?? cause.message));
+    const code = isPlain ? "not_tls" : "handshake_failed";
+    if (arrival) refuse(socket, arrival, code, String(cause.code ?? cause.message));
     socket.destroy();
   });
 
   server.on("secureConnection", (socket: TLSSocket) => {
     socket.on("error", () => {});
-    finishers.get(addressKey(socket))?.();
+    const arrival = arrivalOf(socket);
+    if (!arrival) return void socket.destroy();
+    arrival.handshakeOver();
     const leaf = socket.getPeerX509Certificate();
     const verdict = judgePeer({
       leaf,
@@ -166,7 +172,7 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
       expect: { plane: "control", kinds: ["admin", "automation", "auditor"], purpose: "client" },
     });
     if (!verdict.ok) {
-      refuse(socket, verdict.code, verdict.detail, verdict.claimed);
+      refuse(socket, arrival, verdict.code, verdict.detail, verdict.claimed);
       return;
     }
     peers.set(socket, verdict);
@@ -175,20 +181,34 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
 
   server.on("clientError", (cause: NodeJS.ErrnoException, socket: Socket) => {
     const peer = peers.get(socket);
-    if (peer && cause.code !== "ECONNRESET" && socket.writable) {
+    const arrival = arrivalOf(socket as TLSSocket);
+    if (peer && arrival && cause.code !== "ECONNRESET" && socket.writable) {
       const code: RefusalCode =
         cause.code === "HPE_HEADER_OVERFLOW"
           ? "head_too_large"
           : cause.code === "ERR_HTTP_REQUEST_TIMEOUT"
             ? "head_timeout"
             : "bad_request";
-      refuse(socket, code, String(cause.code));
+      refuse(socket, arrival, code, String(cause.code));
     } else socket.destroy();
   });
 
-  /** Takes ownership of the socket: it is recorded, told where it can hear, and closed. */
-  function refuse(socket: Socket, code: RefusalCode, detail?: string, claimed?: string): void {
-    if (socket.destroyed) return;
+  /** Node's own name for the socket under a TLS socket; it is in no document, hence the tests. */
+  function arrivalOf(socket: TLSSocket): Arrival | undefined {
+    const { _parent: under } = socket as unknown as { _parent?: Socket };
+    return under && arrivals.get(under);
+  }
+
+  /** Takes ownership of the socket: it is recorded, once, told where it can hear, and closed. */
+  function refuse(
+    socket: Socket,
+    arrival: Arrival,
+    code: RefusalCode,
+    detail?: string,
+    claimed?: string,
+  ): void {
+    if (arrival.isRefused) return;
+    arrival.isRefused = true;
     const peer = peers.get(socket);
     const { http: status } = refusals[code];
     const hit = needs.record({
@@ -199,8 +219,8 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
       code,
       ...(peer && { caller: `${peer.principal.kind}/${peer.principal.name}`, serial: peer.serial }),
       ...(claimed && { claimed }),
-      peer: remoteOf(socket),
-      local: localOf(socket),
+      peer: arrival.remote,
+      local: arrival.local,
       status,
       ...(detail && { detail: detail.slice(0, 512) }),
     });
@@ -240,6 +260,15 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
     },
   };
 }
+
+/** A connection before it is anybody's. Its addresses are kept, because a socket forgets them when it is destroyed. */
+type Arrival = {
+  readonly remote: string;
+  readonly local: string;
+  isRefused: boolean;
+  /** Stops the clock and makes room for another handshake. Safe to call twice. */
+  handshakeOver(): void;
+};
 
 /**
  * Takes ownership. Written without having read a byte, then closed in order: half-closed, what still comes thrown away, so
@@ -286,8 +315,4 @@ function remoteOf(socket: Socket): string {
 
 function localOf(socket: Socket): string {
   return formatHostPort(socket.localAddress ?? "", socket.localPort ?? 0);
-}
-
-function addressKey(socket: Socket): string {
-  return `${remoteOf(socket)} ${localOf(socket)}`;
 }

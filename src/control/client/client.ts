@@ -117,11 +117,11 @@ export function createControlClient(options: ClientOptions): ControlClient {
         // The chain is checked by OpenSSL against our roots; the name by `checkServer`, before a byte is sent.
         checkServerIdentity: (_: string, peer: PeerCertificate) => nameProblem(peer, trustDomain),
         headers: {
-          ...more.headers,
           ...(body !== undefined && {
             "Content-Type": "application/json",
             "Content-Length": Buffer.byteLength(body),
           }),
+          ...more.headers,
         },
       };
       const { status, headers, text } = await exchange(settings, body, {
