@@ -1,9 +1,9 @@
-import type { SignedSnapshot } from "../../model/snapshot.ts";
+import { isNewer, type SignedSnapshot } from "../../model/snapshot.ts";
 import type { KeyAnnouncement } from "../needs.ts";
 import { encode, lineBytesMax } from "../protocol.ts";
 import { createGateBook } from "./gate-book.ts";
 import { type GateConnection, openGateConnection } from "./gate-connection.ts";
-import type { Publisher, PublisherOptions, PublisherTimings } from "./publisher.ts";
+import type { Confirmation, Publisher, PublisherOptions, PublisherTimings } from "./publisher.ts";
 import { createRevocationLedger } from "./revocation-ledger.ts";
 import { searchHits } from "./search-hits.ts";
 
@@ -16,6 +16,11 @@ export function createPublisher(options: PublisherOptions): Publisher {
   const everyConnection = new Set<GateConnection>();
   const book = createGateBook(clock);
   const ledger = createRevocationLedger(options.enrolled);
+  /** Each looks whether what it waits for has come; true: it has, or there is no more waiting. */
+  const waiting = new Set<() => void>();
+  const wake = (): void => {
+    for (const look of [...waiting]) look();
+  };
   let closing: Promise<void> | undefined;
   let headsSent = "";
 
@@ -44,6 +49,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
           connections.set(peer.name, connection);
           before?.close("replaced");
           book.arrived(peer, hello);
+          wake();
           log.info({ gate: peer.name, peer: peer.address, boot: hello.boot }, "gate connected");
           for (const announcement of options.keys()) connection.sendKey(announcement);
           // The snapshot may be older than these, and is never to undo one: they go ahead of it.
@@ -80,6 +86,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
               break;
             default:
               book.heard(peer.name, message);
+              if (message.type === "ack") wake();
           }
         },
         onClose(why) {
@@ -106,6 +113,33 @@ export function createPublisher(options: PublisherOptions): Publisher {
       return entry.watch;
     },
 
+    confirmed(target, waitMs) {
+      const standing = (): Confirmation => {
+        const enrolled = [...options.enrolled()].sort();
+        const serves = (name: string): boolean => {
+          const running = book.running(name);
+          return running !== null && !isNewer(target, running);
+        };
+        return {
+          confirmed: enrolled.filter(serves),
+          missing: enrolled.filter((name) => !serves(name)),
+        };
+      };
+      return new Promise((resolve) => {
+        const settle = (): void => {
+          clearTimeout(deadline);
+          waiting.delete(look);
+          resolve(standing());
+        };
+        const look = (): void => {
+          if (closing || standing().missing.length === 0) settle();
+        };
+        const deadline = setTimeout(settle, waitMs);
+        waiting.add(look);
+        look();
+      });
+    },
+
     announce(announcement: KeyAnnouncement) {
       for (const connection of connections.values()) connection.sendKey(announcement);
     },
@@ -123,6 +157,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
         clearInterval(watch);
         clearInterval(anchor);
         ledger.close();
+        // `closing` is set only after this turn; whoever waits is let go then.
+        queueMicrotask(wake);
         const all = [...everyConnection];
         for (const connection of all) connection.close("closing");
         await Promise.all(all.map((connection) => connection.closed));

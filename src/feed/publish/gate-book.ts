@@ -44,6 +44,7 @@ export function createGateBook(clock: Clock): GateBook {
       const entry = entries.get(name);
       if (entry) change(name, { lastSeen: Math.max(heardMs, entry.lastSeen ?? 0) });
     },
+    running: (name) => entries.get(name)?.running ?? null,
     list(enrolled, heardMs) {
       for (const name of entries.keys())
         if (!enrolled.has(name) && heardMs(name) === undefined) entries.delete(name);
@@ -62,6 +63,8 @@ export type GateBook = {
   arrived(peer: FeedPeer, hello: Hello): void;
   heard(name: string, message: Up): void;
   left(name: string, heardMs: number): void;
+  /** What it last said it serves, connected or not. */
+  running(name: string): GateStatus["running"];
   /** `heardMs`: when a connected gate was last heard; undefined for one that is not connected. */
   list(
     enrolled: ReadonlySet<string>,

@@ -22,6 +22,8 @@ export type Publisher = {
   publish(signed: SignedSnapshot): void;
   /** Sends ahead of any snapshot. Disconnects a gate that is itself revoked. */
   revoke(revocation: Revocation): RevocationWatch;
+  /** Waits until every enrolled gate serves this snapshot or a newer one, at most `waitMs`. Both lists sorted. */
+  confirmed(target: Pick<Running, "epoch" | "version">, waitMs: number): Promise<Confirmation>;
   /** Announces a new snapshot key to the connected gates; `keys()` must return it from now on. */
   announce(announcement: KeyAnnouncement): void;
   /** Every enrolled gate by name, connected or not. */
