@@ -144,6 +144,15 @@ class Walk {
     return { file: this.#file.name, line: Math.max(1, line), column: Math.max(1, col - mark) };
   }
 
+  /** Whether the library complained about the value, or about the tag or anchor before it. */
+  #isReported(offset: number): boolean {
+    if (this.#broken.has(offset)) return true;
+    return [...this.#broken].some(
+      (at) =>
+        at < offset && /^[!&]\S*\s+$/.test(this.#file.text.slice(at, Math.min(offset, at + 200))),
+    );
+  }
+
   #report(code: string, place: Place, message: string, hint?: string): void {
     this.#problems.push({
       code,
@@ -185,7 +194,7 @@ class Walk {
       return { ...at, kind: "broken" };
     }
     if (node.tag !== undefined && this.#file.text[offset ?? 0] !== undefined && hasTag(node)) {
-      if (!this.#broken.has(offset ?? -1))
+      if (!this.#isReported(offset ?? -1))
         this.#report(
           "yaml-tag",
           place,

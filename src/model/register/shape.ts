@@ -275,7 +275,7 @@ export function fields<const F extends Fields>(what: string, table: F): Shape<Re
           tree.entries.some((entry) => entry.key === key)
         )
           continue;
-        const at = { place: tree.head, path: tree.path };
+        const at = { place: tree.head, path: tree.path === "" ? key : `${tree.path}.${key}` };
         const message = `${what} needs ${JSON.stringify(key)} (${lowerFirst(table[key].about)})`;
         report(at, { code: "missing-key", message });
       }

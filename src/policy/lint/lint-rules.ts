@@ -30,7 +30,7 @@ function neverMatches(
     });
   const gated = Object.values(service.ports).filter((port) => port.via === "gate");
   for (const { rule, path } of rulesOf(name, service)) {
-    if (rule.from.length === 0 && !isDamaged(path))
+    if (rule.from.length === 0 && !isDamaged(`${path}.from`))
       say(rule, `${path}.from`, "it is for nobody", 'name callers, or write from: "*"');
     if (rule.methods?.length === 0 && !isDamaged(`${path}.methods`))
       say(rule, `${path}.methods`, "it has no method", 'remove "methods" to mean all of them');
