@@ -26,6 +26,11 @@ export const commands: readonly Entry[] = [
     load: () => import("./commands/explain.ts"),
   },
   {
+    name: "up",
+    summary: "run a control plane and a gate on this machine, from a register",
+    load: () => import("./commands/up.ts"),
+  },
+  {
     name: "schema",
     summary: "print the JSON Schema of the register, for editors",
     load: () => import("./commands/schema.ts"),
@@ -39,5 +44,34 @@ export const commands: readonly Entry[] = [
     name: "hits",
     summary: "show every hit on internal ports, follow them, verify the log",
     load: () => import("./commands/hits.ts"),
+  },
+  {
+    name: "control",
+    summary: "run the control plane alone; its gates are elsewhere",
+    load: () => import("./commands/control.ts"),
+  },
+  {
+    name: "gate",
+    summary: "run one gate; its control plane is elsewhere",
+    load: () => import("./commands/gate.ts"),
+  },
+  {
+    name: "render",
+    summary: "write what a register means for another tool: compose",
+    load: () => import("./commands/render.ts"),
+  },
+  {
+    name: "settings",
+    summary: "print the environment variables that sallyport reads",
+    load: () => import("./commands/settings.ts"),
+  },
+  {
+    name: "completion",
+    summary: "print a completion script for a shell",
+    // Handed the table, which it cannot import: the table imports it.
+    load: async () => {
+      const completion = await import("./commands/completion.ts");
+      return { command: () => completion.command(commands) };
+    },
   },
 ];

@@ -26,7 +26,7 @@ export type SupervisorLink = {
   ready(doors: Doors): void;
   /** Anything that is between roots: passed to `onMessage` of whoever started the supervisor. */
   send(message: { readonly kind: string }): void;
-  /** Hears messages of one kind, `token` for instance. */
+  /** Hears messages of one kind, `token` for instance; the last one that came before is heard at once. One hearer a kind. */
   on(kind: string, hear: (message: Readonly<Record<string, unknown>>) => void): void;
 };
 
@@ -38,6 +38,8 @@ export function linkToSupervisor(onDrain: () => void): SupervisorLink {
   if (!process.send) throw new Error("this module is started by sallyport, not by hand");
   const wishes = new Map<number, Wish>();
   const hearers = new Map<string, (message: Readonly<Record<string, unknown>>) => void>();
+  // What came before anybody asked, the last of each kind: a root hears of its token whenever it is ready to listen.
+  const early = new Map<string, Readonly<Record<string, unknown>>>();
   let nextId = 1;
   let isDraining = false;
 
@@ -53,7 +55,10 @@ export function linkToSupervisor(onDrain: () => void): SupervisorLink {
     if (message.kind === "drain") return drain();
     if (message.kind === "descriptor") return take(message, handle as Descriptor | undefined);
     if (message.kind === "listen-failed") return fail(message);
-    hearers.get(String(message.kind))?.(message);
+    const kind = String(message.kind);
+    const hear = hearers.get(kind);
+    if (hear) hear(message);
+    else if (early.size < earlyKindsMax) early.set(kind, message);
   });
 
   return {
@@ -67,7 +72,12 @@ export function linkToSupervisor(onDrain: () => void): SupervisorLink {
     release: (host, port) => tell({ kind: "release", host, port }),
     ready: (doors) => tell({ kind: "ready", doors }),
     send: tell,
-    on: (kind, hear) => void hearers.set(kind, hear),
+    on(kind, hear) {
+      hearers.set(kind, hear);
+      const message = early.get(kind);
+      early.delete(kind);
+      if (message) hear(message);
+    },
   };
 
   function tell(message: FromChild): void {
@@ -94,6 +104,8 @@ export function linkToSupervisor(onDrain: () => void): SupervisorLink {
     wish?.reject(new ListenFailed(String(message.code), String(message.message)));
   }
 }
+
+const earlyKindsMax = 16;
 
 /** The root's configuration: the one argument, or standard input where it is too long for one. */
 export function readRootConfig<T>(): T {

@@ -242,6 +242,16 @@ test("a child that keeps dying is started again ever more slowly", async (t) => 
   );
 });
 
+test("a child that is never ready is given up where the tries are counted", async (t) => {
+  const world = fixture(t, { firstTries: 2 });
+  const supervisor = world.start([{ name: "gate", root: world.root, config: { exit: 1 } }]);
+  await assert.rejects(supervisor.ready, /could not start/);
+  assert.deepEqual(
+    world.deaths.map((death) => death.restartMs),
+    [100, undefined],
+  );
+});
+
 test("close drains, and does not start again what it ended", async (t) => {
   const world = fixture(t);
   const supervisor = world.start([

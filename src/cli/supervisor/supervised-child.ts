@@ -11,8 +11,8 @@ export type ChildSpec = {
   readonly name: string;
   /** A file of `cli/roots/`, or any other module. */
   readonly root: "control" | "gate" | URL;
-  /** Plain JSON without secrets: it can be seen in the list of processes. */
-  readonly config: object;
+  /** Plain JSON without secrets: it can be seen in the list of processes. A function is asked again at every start. */
+  readonly config: object | (() => object);
 };
 
 export type Death = {
@@ -29,6 +29,8 @@ export type Death = {
 export type SupervisorOptions = {
   readonly children: readonly ChildSpec[];
   readonly log: Log;
+  /** Each time a child's process was started: it hears what is sent to it now. */
+  readonly onStart?: (name: string) => void;
   /** Each time a child says that its doors are open. */
   readonly onReady?: (name: string, doors: Doors) => void;
   /** Each time a child ends without having been asked to. */
@@ -37,6 +39,8 @@ export type SupervisorOptions = {
   readonly onMessage?: (name: string, message: { readonly kind: string }) => void;
   /** Each line that a child prints. Default: to standard error, after the child's name. */
   readonly onLine?: (name: string, line: string) => void;
+  /** How often a child may die before it was ever ready until that is final. Default: it is tried for ever. */
+  readonly firstTries?: number;
   /** How long a child may take to drain before it is killed. Default 30 s, the time orchestrators usually give. */
   readonly drainMs?: number;
 };
@@ -65,6 +69,7 @@ export class SupervisedChild {
   #timer: NodeJS.Timeout | undefined;
   #delayMs = backoffMs.first;
   #wasReady = false;
+  #deaths = 0;
   /** What this life has asked for. */
   #used = new Set<Held>();
   #anyPort = new Map<string, number>();
@@ -83,7 +88,7 @@ export class SupervisedChild {
   start(): void {
     const { name, config } = this.#spec;
     const startedMs = Date.now();
-    const text = JSON.stringify(config);
+    const text = JSON.stringify(typeof config === "function" ? config() : config);
     const isLong = Buffer.byteLength(text) > argumentBytesMax;
     this.#used = new Set();
     this.#anyPort = new Map();
@@ -104,6 +109,9 @@ export class SupervisedChild {
     // Without its channel a child can neither be told to drain nor notice that we are gone. One that is ending may close it.
     child.on("disconnect", () => {
       if (!this.#house.isClosing()) setTimeout(() => child.kill("SIGKILL"), 1000).unref();
+    });
+    setImmediate(() => {
+      if (this.#process === child) this.#house.options.onStart?.(name);
     });
     this.#gone = new Promise((resolve) => {
       let isOver = false;
@@ -159,7 +167,10 @@ export class SupervisedChild {
   #bury(end: Omit<Death, "restartMs">): void {
     this.doors = undefined;
     if (this.#house.isClosing()) return;
-    const isHopeless = end.code === wrongUsage && !this.#wasReady;
+    this.#deaths++;
+    const isHopeless =
+      !this.#wasReady &&
+      (end.code === wrongUsage || this.#deaths >= (this.#house.options.firstTries ?? Infinity));
     if (end.ranMs >= backoffMs.forgottenAfter) this.#delayMs = backoffMs.first;
     const death: Death = { ...end, restartMs: isHopeless ? undefined : this.#delayMs };
     const how = end.signal ?? `code ${end.code}`;

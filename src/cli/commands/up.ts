@@ -1,0 +1,191 @@
+import { existsSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { Command } from "commander";
+import { type Problem, place } from "../../base/problem.ts";
+import { applyFiles } from "../apply-files.ts";
+import { Exit } from "../exit.ts";
+import { loadRegister, readRegister } from "../load-register.ts";
+import { needNode24 } from "../need-node.ts";
+import { openState, statePath } from "../open-state.ts";
+import { output, table } from "../output.ts";
+import { programLog } from "../program-log.ts";
+import { readDrainMs } from "../settings.ts";
+import type { Doors } from "../supervisor/messages.ts";
+import { runUntilStopped } from "../supervisor/run-until-stopped.ts";
+import { startSupervisor } from "../supervisor/start-supervisor.ts";
+import { watchRegister } from "../supervisor/watch-register.ts";
+
+type Options = {
+  readonly state?: string;
+  readonly demo?: boolean;
+  readonly once?: boolean;
+  readonly json?: boolean;
+  readonly watch: boolean;
+};
+
+const controlName = "control";
+const gateName = "local";
+
+/** `sallyport up`: control and one gate on this machine, until Ctrl-C. */
+export function command(): Command {
+  return new Command("up")
+    .description("run a control plane and a gate on this machine, from a register")
+    .argument("[file]", "the register (default: sallyport.yaml here or above)")
+    .option(
+      "--state <dir>",
+      "where keys, the store and the hit log lie (default: .sallyport beside the register)",
+    )
+    .option("--no-watch", "do not apply the register when it is saved")
+    .option("--once", "stop as soon as everything is up; with --demo, after the proof")
+    .option("--json", "print the doors, or the demo's proof, as JSON")
+    .option("--demo", "no register needed: three small services, and a proof that the gate holds")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  sallyport up
+  sallyport up shop.yaml --state /var/lib/sallyport
+  sallyport up --demo
+  sallyport up --demo --once --json
+Exit code: 0 stopped when asked to, 1 the demo's proof did not hold, 2 it could not start.`,
+    )
+    .action(run);
+}
+
+async function run(file: string | undefined, options: Options): Promise<void> {
+  needNode24("up");
+  if (options.demo) {
+    if (file !== undefined)
+      throw new Exit(
+        2,
+        "the demo brings its own register",
+        `leave out ${file}, or leave out --demo`,
+      );
+    const { runDemo } = await import("../demo/run.ts");
+    await runDemo({ once: options.once === true, json: options.json === true });
+    return;
+  }
+  const drainMs = readDrainMs();
+  const first = await loadRegister(file);
+  printProblems(first.problems);
+  const stateDir = openState(statePath(options.state, dirname(first.path)));
+  const adminDir = join(stateDir, "admin");
+  const log = programLog();
+  let token: string | undefined;
+  let isControlReady = false;
+
+  const supervisor = startSupervisor({
+    log,
+    drainMs,
+    // Somebody is looking: a start that keeps failing should end and say so.
+    firstTries: 4,
+    children: [
+      {
+        name: controlName,
+        root: "control",
+        // Once it has taken the register, the store is the truth: a restart must not undo a rollback.
+        config: () => ({
+          stateDir,
+          registerFiles: isControlReady ? [] : first.files,
+          adminDir,
+          apart: false,
+          name: controlName,
+          localGate: gateName,
+        }),
+      },
+      { name: gateName, root: "gate", config: { stateDir, name: gateName, apart: false } },
+    ],
+    onStart: (name) => {
+      if (name === gateName) handOverToken();
+    },
+    onReady: (name) => {
+      if (name === controlName) isControlReady = true;
+      else token = undefined; // it has an identity now
+    },
+    onMessage: (name, message) => {
+      if (name !== controlName || message.kind !== "gate-token" || !("token" in message)) return;
+      token = String(message.token);
+      handOverToken();
+    },
+    onDeath: ({ restartMs: _, ...death }) => {
+      if (death.name !== controlName) supervisor.send(controlName, { kind: "died", ...death });
+    },
+  });
+  /** Over the channel alone: an argument, a variable or a file would be seen by others. */
+  function handOverToken(): void {
+    if (token !== undefined) supervisor.send(gateName, { kind: "token", token });
+  }
+
+  await runUntilStopped(supervisor, log, (stop) => {
+    if (options.json) output.json({ doors: supervisor.doors(), state: stateDir, admin: adminDir });
+    else printPicture(supervisor.doors(), stateDir, first.path, options);
+    if (options.once) stop();
+    else if (options.watch)
+      return watchRegister(first.path, () => applySaved(first.path, adminDir));
+    return undefined;
+  });
+}
+
+/** Problems are printed, and what stood before goes on standing: a slip of the editor must not stop anybody's work. */
+async function applySaved(path: string, adminDir: string): Promise<void> {
+  try {
+    if (!existsSync(path))
+      return output.note(`${shorten(path)} is gone; what was applied last stays`);
+    const saved = await readRegister(path);
+    printProblems(saved.problems);
+    if (!saved.register) return output.note("not applied: what was applied last stays");
+    const answer = await applyFiles(adminDir, saved.files);
+    if (answer.refused === undefined) {
+      if (answer.published === undefined) return output.note("saved, and nothing in it changed");
+      return output.note(
+        `applied: ${answer.changes} change${answer.changes === 1 ? "" : "s"}, snapshot ${answer.published}`,
+      );
+    }
+    printProblems(answer.problems);
+    output.note(`not applied: ${answer.refused}; what was applied last stays`);
+  } catch (cause) {
+    output.note(`not applied: ${(cause as Error).message}; save again to try again`);
+  }
+}
+
+function printPicture(
+  doors: Readonly<Record<string, Doors>>,
+  stateDir: string,
+  path: string,
+  options: Options,
+): void {
+  const says: Readonly<Record<string, string>> = {
+    control: "administrators and automation",
+    join: "enrol, renew, feed, discover",
+    data: "services call here, with their certificates",
+    ops: "/live /ready /metrics",
+  };
+  const rows = Object.entries({ ...doors[controlName], ...doors[gateName] }).map(([name, at]) => [
+    `  ${name}`,
+    output.paint("bold", at),
+    says[name] ?? (name.startsWith("decoy") ? "decoy: any touch is a warning" : ""),
+  ]);
+  output.line(`sallyport is up, with its state in ${shorten(stateDir)}`);
+  output.line(table(rows));
+  output.line();
+  output.line("next, in another terminal:");
+  output.line("  sallyport status");
+  output.line("  sallyport token create --service NAME > NAME.token");
+  output.line("  sallyport enroll --token-file NAME.token --out NAME");
+  output.line("  sallyport hits --follow");
+  if (options.once) return;
+  output.line(`${options.watch ? `Saving ${shorten(path)} applies it. ` : ""}Ctrl-C stops.`);
+}
+
+function printProblems(problems: readonly Problem[]): void {
+  for (const problem of problems) {
+    const at = place(problem);
+    output.note(`${at ? `${at}: ` : ""}${problem.severity}: ${problem.message}`);
+    if (problem.hint) output.note(`  hint: ${problem.hint}`);
+  }
+}
+
+function shorten(path: string): string {
+  const near = relative(process.cwd(), path);
+  return near !== "" && !near.startsWith("..") ? near : path;
+}
