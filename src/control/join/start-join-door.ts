@@ -149,6 +149,7 @@ export async function startJoinDoor(options: JoinDoorOptions): Promise<JoinDoor>
       socket.destroy();
       return;
     }
+    arrival.isBusy = true;
     const answer = settle(await answerTo(request, arrival), request, arrival, atMs);
     if (response.destroyed) return;
     const text = `${JSON.stringify(answer.body)}\n`;
@@ -208,6 +209,7 @@ export async function startJoinDoor(options: JoinDoorOptions): Promise<JoinDoor>
       socket.destroy();
       return;
     }
+    arrival.isBusy = true;
     const isFeed =
       request.method === "GET" &&
       request.url === "/join/v1/feed" &&
@@ -235,7 +237,7 @@ export async function startJoinDoor(options: JoinDoorOptions): Promise<JoinDoor>
     );
     socket.setTimeout(0);
     if (head.length > 0) socket.unshift(head);
-    arrival.isFeed = true;
+    arrival.isBusy = false;
     options.onFeed(socket, {
       name: gate.principal.name,
       serial: gate.serial,
@@ -247,6 +249,11 @@ export async function startJoinDoor(options: JoinDoorOptions): Promise<JoinDoor>
   /** Bytes that are no request, or one that took too long. */
   const onClientError = (cause: NodeJS.ErrnoException, socket: Socket): void => {
     const arrival = arrivalOf(socket);
+    // Node says failed handshakes here a second time.
+    if (!arrival?.isSecure) {
+      socket.destroy();
+      return;
+    }
     const code = cause.code ?? "";
     const [status, name, message] =
       code === "ERR_HTTP_REQUEST_TIMEOUT"
@@ -254,7 +261,7 @@ export async function startJoinDoor(options: JoinDoorOptions): Promise<JoinDoor>
         : code === "HPE_HEADER_OVERFLOW"
           ? ([431, "head_too_large", "the request head is too large"] as const)
           : ([400, "bad_request", "the request is malformed"] as const);
-    if (arrival && code !== "ECONNRESET" && code !== "EPIPE")
+    if (code !== "ECONNRESET" && code !== "EPIPE")
       record({ kind: "request", decision: "refused", code: name, status, detail: code }, arrival);
     if (socket.writable && code !== "ECONNRESET") endWith(socket, no(status, name, message));
     else socket.destroy();
@@ -321,13 +328,11 @@ export async function startJoinDoor(options: JoinDoorOptions): Promise<JoinDoor>
       const ended = servers.map(
         (server) => new Promise<void>((resolve) => server.close(() => resolve())),
       );
-      for (const server of servers) server.closeIdleConnections();
       // Calls under way are answered; feeds are closed by whoever was given them, and at the latest here.
       const patience = setTimeout(() => {
         for (const arrival of arrivals.values()) arrival.socket.destroy();
       }, limits.closeMs);
-      for (const arrival of arrivals.values())
-        if (arrival.isFeed || !arrival.isSecure) arrival.socket.destroy();
+      for (const arrival of arrivals.values()) if (!arrival.isBusy) arrival.socket.destroy();
       await Promise.all(ended);
       clearTimeout(patience);
     })();
@@ -432,7 +437,8 @@ type Arrival = Where & {
   readonly source: Source;
   readonly deadline: NodeJS.Timeout;
   isSecure: boolean;
-  isFeed?: boolean;
+  /** A call is being answered on it. */
+  isBusy?: boolean;
   /** Why the handshake came to nothing, where that is known before the socket closes. */
   failure?: { readonly code: string; readonly detail?: string };
 };
