@@ -67,7 +67,11 @@ function refuseUnknown(
   if (!Object.hasOwn(register.services, caller))
     throw new Exit(2, `no service is called ${caller}`, didYouMean(caller, names, known));
   if (answer.code === "bad_host")
-    throw new Exit(2, `cannot read the target ${target}`, answer.hint);
+    throw new Exit(
+      2,
+      `cannot read the target ${target}`,
+      "write service/path or http://service/path",
+    );
   if (answer.code !== "unknown_service") return;
   const host = target.replace(/^https?:\/\//i, "").split(/[/:?]/, 1)[0] ?? "";
   if (Object.hasOwn(register.services, host)) return;
