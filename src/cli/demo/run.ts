@@ -1,0 +1,147 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { splitHostPort } from "../../base/address.ts";
+import type { Endpoint } from "../../base/guard.ts";
+import { createControlClient } from "../../control/client/client.ts";
+import { readCredentials } from "../../identity/credentials/credential-directory.ts";
+import { enroll } from "../../identity/enroll/enroll.ts";
+import { applyFiles } from "../apply-files.ts";
+import { Exit } from "../exit.ts";
+import { output } from "../output.ts";
+import { programLog } from "../program-log.ts";
+import { judge, type Outcome } from "../prove/attempt.ts";
+import { findHitIn } from "../prove/find-hit.ts";
+import { printOutcome, proofSummary } from "../prove/proof-table.ts";
+import { controlName, gateName, startHere } from "../supervisor/start-here.ts";
+import { demoAttempts } from "./attempts.ts";
+import { expiredLeaf } from "./expired-leaf.ts";
+import { demoRegister } from "./register.ts";
+import { startServices } from "./services.ts";
+
+const callers = ["web", "orders", "billing", "intern", "ghost"] as const;
+const fileName = "sallyport.yaml";
+
+/**
+ * `sallyport up --demo`: a control plane, a gate and three services in a temporary directory, real identities, and a table of attempts with
+ * what was expected and what happened. Stays up until Ctrl-C unless `once`. Returns the exit code: 0 only when every attempt held.
+ */
+export async function runDemo(options: { once: boolean; json: boolean }): Promise<0 | 1> {
+  const note = options.json ? () => undefined : (text: string) => output.note(text);
+  const dir = mkdtempSync(join(tmpdir(), "sallyport-demo-"));
+  const services = await startServices();
+  const files = (ghost: boolean) => [
+    { name: join(dir, fileName), text: demoRegister(services.ports, { ghost }) },
+  ];
+  writeFileSync(join(dir, fileName), files(false)[0]?.text ?? "");
+  const stateDir = join(dir, ".sallyport");
+  const supervisor = startHere({
+    stateDir,
+    files: files(true),
+    drainMs: 3_000,
+    log: programLog({ demo: true }),
+  });
+  const stop = new Promise<void>((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
+  });
+  try {
+    note("starting a control plane, a gate and three services …");
+    await supervisor.ready;
+    const doors = supervisor.doors();
+    const data = endpoint(doors[gateName]?.data);
+    const control = endpoint(doors[controlName]?.control);
+    const adminDir = join(stateDir, "admin");
+    const context = JSON.parse(readFileSync(join(adminDir, "context.json"), "utf8")) as {
+      api: string;
+      trustDomain: string;
+    };
+    const operator = await readCredentials(adminDir);
+    const api = createControlClient({ ...context, credentials: operator, clock: Date.now });
+    note("issuing identities to web, orders, billing, intern and ghost …");
+    for (const name of callers) {
+      const { body } = await api.call("POST", "/v1/tokens", { body: { service: name } });
+      await enroll({
+        token: (body as { token: string }).token,
+        out: join(dir, name),
+        clock: Date.now,
+      });
+    }
+    const [web, orders, billing, intern, ghost] = await Promise.all(
+      callers.map((name) => readCredentials(join(dir, name))),
+    );
+    if (!web || !orders || !billing || !intern || !ghost) throw new Error("an identity is missing");
+    // Taken out again: its certificate is as valid as before, and worth nothing.
+    await applyFiles(adminDir, files(false));
+    const expired = await expiredLeaf(stateDir, context.trustDomain, "web");
+    const attempts = demoAttempts(
+      {
+        data,
+        control,
+        decoy: doors[gateName]?.decoy0 ? endpoint(doors[gateName]?.decoy0) : undefined,
+        trustDomain: context.trustDomain,
+        allowed: {
+          caller: "web",
+          credentials: web,
+          host: "orders",
+          method: "GET",
+          path: "/orders/7",
+        },
+        operator,
+        canary: "demo",
+      },
+      { web, orders, billing, intern, ghost, expired },
+      {
+        async revokeIntern() {
+          await api.call("POST", "/v1/revocations", { body: { principal: "service/intern" } });
+        },
+      },
+    );
+    const findHit = findHitIn([
+      join(stateDir, "gates", gateName, "hits"),
+      join(stateDir, "control", "hits"),
+    ]);
+    const outcomes: Outcome[] = [];
+    for (const attempt of attempts) {
+      const outcome = await judge(attempt, findHit);
+      outcomes.push(outcome);
+      if (!options.json) printOutcome(outcome);
+    }
+    api.close();
+    if (options.json) output.json({ attempts: outcomes });
+    else output.line(proofSummary(outcomes));
+    if (!options.once) {
+      printNext(dir, data);
+      await stop;
+    }
+    return outcomes.every((outcome) => outcome.held) ? 0 : 1;
+  } finally {
+    await supervisor.close();
+    await services.close();
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+function printNext(dir: string, data: Endpoint): void {
+  const as = join(dir, "web");
+  output.line(`
+It stays up until Ctrl-C. In another terminal, call a service as web:
+
+  curl --cacert ${as}/bundle.pem --cert ${as}/chain.pem --key ${as}/key.pem \\
+       --connect-to orders:443:${data.host}:${data.port} https://orders/orders/7
+
+What was recorded, and that nothing in it was changed:
+
+  npx sallyport hits --dir ${dir}/.sallyport --limit 20
+  npx sallyport hits verify --dir ${dir}/.sallyport
+
+Why a call is allowed or refused (the register is ${dir}/${fileName}):
+
+  npx sallyport explain web DELETE orders/orders/7 --file ${dir}/${fileName}
+`);
+}
+
+function endpoint(text: string | undefined): Endpoint {
+  const at = splitHostPort(text ?? "");
+  if (!at) throw new Exit(2, "a door did not open", "look at what was logged above");
+  return at;
+}
