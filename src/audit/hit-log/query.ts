@@ -141,7 +141,7 @@ export function findHit(dirs: readonly string[], id: string): Hit | undefined {
 
 function lineThatBegins(path: string, needle: Buffer): string | undefined {
   if (!existsSync(path)) return undefined;
-  for (const { buffer, end, isWhole, start } of readLines(path))
+  for (const { buffer, end, isWhole, start } of readLines(path, path.endsWith(reserveName)))
     if (isWhole && buffer.compare(needle, 0, needle.length, start, start + needle.length) === 0)
       return buffer.toString("latin1", start, end);
   return undefined;
@@ -308,9 +308,10 @@ function readAt(path: string, start: number, length: number): string {
   }
 }
 
+/** Of a reserve. */
 function wholeLines(path: string): string[] {
   const lines: string[] = [];
-  for (const { buffer, end, isWhole, start } of readLines(path))
+  for (const { buffer, end, isWhole, start } of readLines(path, true))
     if (isWhole) lines.push(buffer.toString("latin1", start, end));
   return lines;
 }

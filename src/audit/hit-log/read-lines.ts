@@ -17,10 +17,10 @@ export type Line = {
 };
 
 /**
- * Every line of a file from its beginning, in constant memory. A NUL byte ends it, as it does in a reserve. A line that is too
- * long comes in pieces, each as a line that is not whole.
+ * Every line of a file from its beginning, in constant memory. In a reserve, a NUL byte is the end; elsewhere it is rubbish like
+ * any other. A line that is too long comes in pieces, each as a line that is not whole.
  */
-export function* readLines(path: string): Generator<Line> {
+export function* readLines(path: string, isReserve = false): Generator<Line> {
   const fd = openSync(path, "r");
   try {
     const buffer = Buffer.allocUnsafe(chunkBytes + readLineBytesMax);
@@ -29,7 +29,7 @@ export function* readLines(path: string): Generator<Line> {
     for (;;) {
       const count = readSync(fd, buffer, kept, chunkBytes, null);
       let filled = kept + count;
-      const nul = buffer.subarray(kept, filled).indexOf(0);
+      const nul = isReserve ? buffer.subarray(kept, filled).indexOf(0) : -1;
       if (nul >= 0) filled = kept + nul;
       let start = 0;
       for (;;) {

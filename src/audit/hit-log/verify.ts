@@ -224,7 +224,7 @@ class ChainWalk {
     this.#newBatch();
     let bytes = 0;
     try {
-      for (const line of readLines(path)) {
+      for (const line of readLines(path, name === reserveName)) {
         bytes += line.end - line.start + 1;
         if (line.number === 1) this.#readHeader(line, name);
         else this.#readLine(line);
@@ -513,6 +513,6 @@ function parseHeader(line: Line): SegmentHeader | undefined {
 }
 
 function firstHeader(path: string): SegmentHeader | undefined {
-  for (const line of readLines(path)) return parseHeader(line);
+  for (const line of readLines(path, true)) return parseHeader(line);
   return undefined;
 }

@@ -92,7 +92,7 @@ async function show(options: Options): Promise<void> {
   const filter = filterOf(options);
   const source = filesSource(hitDirs(options));
   if (options.follow) return await follow(source, filter, options);
-  const hits = await Array.fromAsync(source.find(filter));
+  const hits = await collect(source.find(filter));
   hits.reverse();
   if (options.json) output.line(asciiJson(hits));
   else if (hits.length > 0) output.line(table(hits.map(row), heading));
@@ -107,7 +107,7 @@ async function follow(source: HitSource, filter: HitFilter, options: Options): P
   const limit = options.limit || options.since ? filter.limit : shownBeforeFollowing;
   // Opened first: a hit that comes while the old ones are read is in both, and shown once.
   const coming = source.follow(withoutLimit(filter));
-  const before = await Array.fromAsync(source.find({ ...filter, ...(limit && { limit }) }));
+  const before = await collect(source.find({ ...filter, ...(limit && { limit }) }));
   const shown = new Set(before.map(({ id }) => id));
   const print = (hit: Hit): void =>
     output.line(options.json ? asciiJson(hit) : followRow(row(hit)));
@@ -332,6 +332,12 @@ function plain(text: string): string {
     /[\p{Cc}\p{Cf}\p{Cs}\u2028\u2029]/gu,
     (unit) => `\\u{${(unit.codePointAt(0) ?? 0).toString(16)}}`,
   );
+}
+
+async function collect(hits: AsyncIterable<Hit>): Promise<Hit[]> {
+  const all: Hit[] = [];
+  for await (const hit of hits) all.push(hit);
+  return all;
 }
 
 function asciiJson(value: unknown): string {
