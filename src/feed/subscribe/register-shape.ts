@@ -97,7 +97,11 @@ const register = z.strictObject({
 
 export const registerShape: z.ZodType<Register> = register;
 
-// Does not compile once the register has a field that is missing here: every published snapshot would be refused.
-type Readonlyness<T> = T extends object ? { readonly [K in keyof T]: Readonlyness<T[K]> } : T;
-type Covers<T extends Readonlyness<z.infer<typeof register>>> = T;
-export type RegisterIsCovered = Covers<Register>;
+// Does not compile once the register has a member that is missing here: every snapshot that uses it would be refused.
+type Whole<T> = T extends readonly (infer One)[]
+  ? readonly Whole<One>[]
+  : T extends object
+    ? { readonly [K in keyof T]-?: Whole<T[K]> }
+    : T;
+type Covers<T extends Whole<Register>> = T;
+export type RegisterIsCovered = Covers<Whole<z.infer<typeof register>>>;
