@@ -37,7 +37,15 @@ type Service = Readonly<Record<string, unknown>> & {
 };
 type Document = {
   readonly services: Readonly<Record<string, Service>>;
-  readonly networks: Readonly<Record<string, { internal: boolean }>>;
+  readonly networks: Readonly<
+    Record<
+      string,
+      {
+        readonly internal: boolean;
+        readonly ipam?: { readonly config: readonly { subnet: string }[] };
+      }
+    >
+  >;
 };
 
 function render(text: string, files = ["./sallyport.yaml"]) {
@@ -80,20 +88,42 @@ test("control and gate meet on the join network alone", () => {
   const gate = services["sallyport-gate"]?.networks ?? [];
   assert.deepEqual(
     control.filter((name) => gate.includes(name)),
-    ["mesh"],
+    ["sallyport-join"],
   );
-  assert.ok(control.includes("operators") && !gate.includes("operators"));
+  assert.deepEqual(control, ["sallyport-control", "sallyport-join"]);
 });
 
-test("a service is reached through the gate alone, and one that neither calls nor serves has no network", () => {
-  const { services } = render(small).document;
-  assert.deepEqual(services.orders?.networks, ["behind-orders", "operators"]);
-  assert.deepEqual(services.web?.networks, ["mesh", "public"]);
+test("no two services share a network that the register does not open, and one that does nothing has none", () => {
+  const { services, networks } = render(small).document;
+  assert.deepEqual(services.orders?.networks, ["exposed-operators", "gate-orders"]);
+  assert.deepEqual(services.web?.networks, ["gate-web", "public"]);
   assert.equal(services.idle?.network_mode, "none");
-  const behind = Object.entries(services).filter(([, one]) =>
-    one.networks?.includes("behind-orders"),
-  );
-  assert.deepEqual(behind.map(([name]) => name).sort(), ["orders", "sallyport-gate"]);
+  for (const name of Object.keys(networks).filter((one) => one.startsWith("gate-"))) {
+    const on = Object.entries(services).filter(([, one]) => one.networks?.includes(name));
+    assert.deepEqual(on.map(([one]) => one).sort(), [name.slice(5), "sallyport-gate"].sort());
+  }
+});
+
+test("what must lie in a network of the register has a part of it, and no two parts overlap", () => {
+  const { networks } = render(small).document;
+  const subnets = Object.entries(networks).map(([name, network]) => [
+    name,
+    network.ipam?.config.map((one) => one.subnet) ?? [],
+  ]);
+  assert.deepEqual(Object.fromEntries(subnets), {
+    "exposed-operators": ["10.30.0.0/25"],
+    "gate-orders": [],
+    "gate-web": ["10.20.0.0/24", "fd00:20::/64"],
+    public: [],
+    "sallyport-control": ["10.30.0.128/25"],
+    "sallyport-join": ["10.20.1.0/24", "fd00:20:0:1::/64"],
+  });
+});
+
+test("a network that cannot be shared out is an error", () => {
+  const { text, problems } = render(small.replace("10.30.0.0/24", "10.30.0.0/29"));
+  assert.equal(text, undefined);
+  assert.match(problems[0]?.message ?? "", /operators is too small for the 2/);
 });
 
 test("every network but the public one is internal", () => {

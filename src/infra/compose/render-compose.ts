@@ -1,7 +1,8 @@
 import { stringify } from "yaml";
-import { classifyAddress, parseCidr } from "../../base/address.ts";
+import { type Cidr, classifyAddress, parseCidr } from "../../base/address.ts";
 import type { Problem } from "../../base/problem.ts";
 import type { Bind, Port, Register, Service } from "../../model/register.ts";
+import { carve } from "./carve.ts";
 
 export type ComposeOptions = {
   /** Paths of the register's files as the Compose file will see them, the main one first: `./sallyport.yaml`. */
@@ -10,8 +11,9 @@ export type ComposeOptions = {
 
 /**
  * A Compose file (the Compose Specification) from a register: nothing is published but ports with `exposure: public`, and
- * those on one address that whoever starts it must name. Control and gate are services of their own on networks of their
- * own; every network but the one of public ports is internal. The same register gives the same bytes.
+ * those on one address that whoever starts it must name. Each service shares a network with the gate and with nobody else,
+ * so that no service reaches another but through the gate; control meets the gate on the join network alone; every network
+ * but the one of public ports is internal. The same register gives the same bytes.
  *
  * Problems of severity `error` leave no text; a `warning` says what of the register cannot work in containers as it stands.
  */
@@ -47,7 +49,6 @@ const nobody = 65_532;
 const publicNetwork = "public";
 const joinNetwork = "sallyport-join";
 const controlNetwork = "sallyport-control";
-const dataNetwork = "sallyport-data";
 const stateFolder = "/state/sallyport";
 const identityFolder = "/identity";
 
@@ -65,25 +66,23 @@ class Plan {
   readonly problems: Problem[] = [];
   readonly #register: Register;
   readonly #services: readonly Service[];
+  /** Compose network → the register's network that its addresses are to lie in, where it matters. */
+  readonly #used = new Map<string, string | undefined>();
 
   constructor(register: Register) {
     this.#register = register;
     this.#services = Object.values(register.services);
     this.#look();
+    this.#use();
   }
 
   control(files: readonly string[]): object {
-    const { planes } = this.#register;
     return {
       image: imageOf("sallyport"),
       command: ["control", "--state", stateFolder, "--register", `/register/${baseOf(files[0])}`],
       user: `${nobody}:${nobody}`,
       ...confined,
-      networks: sorted([
-        controlNetwork,
-        ...this.#doorNetworks(planes.control.binds),
-        ...this.#joinNetworks(),
-      ]),
+      networks: sorted([controlNetwork, joinNetwork, ...this.#opsNetworks()]),
       volumes: ["control-state:/state"],
       configs: files.map((file, i) => ({ source: configName(i), target: targetOf(file, i) })),
       healthcheck: this.#health(),
@@ -95,7 +94,7 @@ class Plan {
     const open = this.#services.flatMap((service) =>
       gatedPorts(service).filter((port) => port.exposure === "public"),
     );
-    const behind = this.#services.filter((one) => gatedPorts(one).length > 0).map(behindOf);
+    const beside = this.#services.filter((one) => this.#meetsGate(one)).map(besideOf);
     const ports = this.#register.planes.data.binds.map((bind) => published(bind.port));
     return {
       image: imageOf("sallyport"),
@@ -111,9 +110,9 @@ class Plan {
       user: `${nobody}:${nobody}`,
       ...confined,
       networks: sorted([
-        ...this.#joinNetworks(),
-        ...this.#dataNetworks(),
-        ...behind,
+        joinNetwork,
+        ...this.#opsNetworks(),
+        ...beside,
         ...(open.length > 0 ? [publicNetwork] : []),
       ]),
       volumes: ["gate-state:/state"],
@@ -138,20 +137,8 @@ class Plan {
   }
 
   networks(): object {
-    const used = new Set<string>([
-      controlNetwork,
-      ...this.#joinNetworks(),
-      ...this.#dataNetworks(),
-    ]);
-    for (const bind of this.#allBinds()) if (bind.kind === "network") used.add(bind.host);
-    for (const service of this.#services) {
-      if (gatedPorts(service).length > 0) used.add(behindOf(service));
-      for (const port of Object.values(service.ports)) {
-        if (port.exposure === "public") used.add(publicNetwork);
-        else if (port.exposure !== "internal" && port.via === "direct") used.add(port.exposure);
-      }
-    }
-    return Object.fromEntries(sorted([...used]).map((name) => [name, this.#network(name)]));
+    const names = sorted([...this.#used.keys()]);
+    return Object.fromEntries(names.map((name) => [name, this.#network(name)]));
   }
 
   volumes(): object {
@@ -172,14 +159,8 @@ class Plan {
     const open = Object.values(service.ports).filter(
       (port) => port.via === "direct" && port.exposure === "public" && port.port !== undefined,
     );
-    const direct = Object.values(service.ports).flatMap((port) =>
-      port.via === "direct" && port.exposure !== "internal" ? [port.exposure] : [],
-    );
-    const networks = sorted([
-      ...(gatedPorts(service).length > 0 ? [behindOf(service)] : []),
-      ...(this.#calls(service) ? this.#dataNetworks() : []),
-      ...direct,
-    ]);
+    const direct = directExposures(service).map(exposedOf);
+    const networks = sorted([...(this.#meetsGate(service) ? [besideOf(service)] : []), ...direct]);
     return {
       image: imageOf(service.name),
       user: userOf(service),
@@ -207,7 +188,7 @@ class Plan {
       ],
       user: userOf(service),
       ...confined,
-      networks: this.#joinNetworks(),
+      networks: [joinNetwork],
       volumes: [`${identityOf(service)}:${identityFolder}`],
       secrets: [{ source: `${service.name}-token`, target: "/run/secrets/token" }],
       depends_on: { "sallyport-control": { condition: "service_healthy" } },
@@ -215,17 +196,58 @@ class Plan {
   }
 
   #network(name: string): object {
-    const ranges = (this.#register.networks[name] ?? []).flatMap((text) => parseCidr(text) ?? []);
-    const first = [4, 6].flatMap((family) => {
-      const i = ranges.findIndex((range) => range.family === family);
-      return i < 0 ? [] : [{ subnet: this.#register.networks[name]?.[i] }];
-    });
+    const subnets = this.#subnets(name);
     return {
       // Public ports need a way out of the machine; nothing else does.
       internal: name !== publicNetwork,
-      ...(ranges.some((range) => range.family === 6) && { enable_ipv6: true }),
-      ...(first.length > 0 && { ipam: { config: first } }),
+      ...(subnets.some((subnet) => subnet.includes(":")) && { enable_ipv6: true }),
+      ...(subnets.length > 0 && { ipam: { config: subnets.map((subnet) => ({ subnet })) } }),
     };
+  }
+
+  /** A part of the register's network for each Compose network that lies in it: the gate's binds and `from` then hold as written. */
+  #subnets(name: string): readonly string[] {
+    const home = this.#used.get(name);
+    if (home === undefined) return [];
+    const sharing = sorted([...this.#used].flatMap(([one, its]) => (its === home ? [one] : [])));
+    return this.#firstRanges(home).flatMap((range) => {
+      const part = carve(range, sharing.length)?.[sharing.indexOf(name)];
+      return part === undefined ? [] : [part];
+    });
+  }
+
+  /** The first range of each family: a Compose network takes one of each. */
+  #firstRanges(network: string): readonly Cidr[] {
+    const ranges = (this.#register.networks[network] ?? []).flatMap(
+      (text) => parseCidr(text) ?? [],
+    );
+    return ([4, 6] as const).flatMap((family) => ranges.find((one) => one.family === family) ?? []);
+  }
+
+  #use(): void {
+    const { control, join, data } = this.#register.planes;
+    this.#used.set(controlNetwork, networkOf(control.binds));
+    this.#used.set(joinNetwork, networkOf(join.binds));
+    for (const name of this.#opsNetworks()) this.#used.set(name, name.slice(exposedOf("").length));
+    for (const service of this.#services) {
+      if (this.#meetsGate(service))
+        this.#used.set(besideOf(service), this.#calls(service) ? networkOf(data.binds) : undefined);
+      for (const name of directExposures(service))
+        this.#used.set(exposedOf(name), name === publicNetwork ? undefined : name);
+      if (gatedPorts(service).some((port) => port.exposure === "public"))
+        this.#used.set(publicNetwork, undefined);
+    }
+    for (const home of new Set(this.#used.values())) {
+      const sharing = [...this.#used.values()].filter((one) => one === home).length;
+      if (home !== undefined && this.#firstRanges(home).some((range) => !carve(range, sharing)))
+        this.problems.push({
+          code: "compose-network",
+          severity: "error",
+          path: `networks.${home}`,
+          message: `network ${home} is too small for the ${sharing} Compose networks that must lie in it`,
+          hint: "each needs 8 addresses of its own; give the network a wider range",
+        });
+    }
   }
 
   #health(): object {
@@ -249,23 +271,19 @@ class Plan {
     );
   }
 
-  #dataNetworks(): readonly string[] {
-    const named = this.#doorNetworks(this.#register.planes.data.binds);
-    return named.length > 0 ? named : [dataNetwork];
+  #meetsGate(service: Service): boolean {
+    return gatedPorts(service).length > 0 || this.#calls(service);
   }
 
-  #joinNetworks(): readonly string[] {
-    const named = this.#doorNetworks(this.#register.planes.join.binds);
-    return named.length > 0 ? named : [joinNetwork];
-  }
-
-  #doorNetworks(binds: readonly Bind[]): readonly string[] {
-    return sorted(binds.flatMap((bind) => (bind.kind === "network" ? [bind.host] : [])));
+  /** Where metrics are asked for, when the register opens that door on a network. */
+  #opsNetworks(): readonly string[] {
+    const home = networkOf(this.#register.planes.ops.binds);
+    return home === undefined ? [] : [exposedOf(home)];
   }
 
   #allBinds(): readonly Bind[] {
-    const { control, join, ops, data, decoys } = this.#register.planes;
-    return [...control.binds, ...join.binds, ...ops.binds, ...data.binds, ...decoys];
+    const { control, join, ops, data } = this.#register.planes;
+    return [...control.binds, ...join.binds, ...ops.binds, ...data.binds];
   }
 
   #look(): void {
@@ -280,9 +298,10 @@ class Plan {
             "compose-bind",
             `planes.${door}`,
             `${bind.text} cannot be reached by ${who} in other containers`,
-            `bind it to a network of the register, mesh:${bind.port}; the network becomes a Compose network`,
+            `bind it to a network of the register, mesh:${bind.port}; its range is shared out among the Compose networks`,
           );
     for (const [name, ranges] of Object.entries(networks)) {
+      if (!this.#allBinds().some((bind) => bind.kind === "network" && bind.host === name)) continue;
       const families = ranges.map((text) => parseCidr(text)?.family);
       if (new Set(families).size < families.length)
         this.#warn(
@@ -375,8 +394,24 @@ function urlHost(host: string): string {
   return host.includes(":") ? `[${host}]` : host;
 }
 
-function behindOf(service: Service): string {
-  return `behind-${service.name}`;
+/** The network of one service and the gate. */
+function besideOf(service: Service): string {
+  return `gate-${service.name}`;
+}
+
+/** The network that a direct port is open to. */
+function exposedOf(network: string): string {
+  return network === "public" ? publicNetwork : `exposed-${network}`;
+}
+
+function directExposures(service: Service): readonly string[] {
+  return Object.values(service.ports).flatMap((port) =>
+    port.via === "direct" && port.exposure !== "internal" ? [port.exposure] : [],
+  );
+}
+
+function networkOf(binds: readonly Bind[]): string | undefined {
+  return binds.find((bind) => bind.kind === "network")?.host;
 }
 
 function identityOf(service: Service): string {
