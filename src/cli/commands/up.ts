@@ -62,7 +62,8 @@ async function run(file: string | undefined, options: Options): Promise<void> {
         `leave out ${file}, or leave out --demo`,
       );
     const { runDemo } = await import("../demo/run.ts");
-    await runDemo({ once: options.once === true, json: options.json === true });
+    const { once = false, json = false } = options;
+    process.exitCode = await runDemo({ once, json });
     return;
   }
   const drainMs = readDrainMs();
