@@ -1,5 +1,4 @@
-import { X509Certificate } from "node:crypto";
-import { certificatesIn } from "../../base/secure-context.ts";
+import type { X509Certificate } from "node:crypto";
 import type { Plane, PrincipalKind } from "../../model/principal.ts";
 import { judgePeer, type Peer } from "../../policy/peer.ts";
 import type { Authority } from "../authority/authority.ts";
@@ -33,9 +32,7 @@ export function judgeLeaf(
     nowMs: options.nowMs,
     trust: {
       trustDomain: authority.trustDomain,
-      bundles: {
-        [plane]: certificatesIn(authority.bundlePem()).map((pem) => new X509Certificate(pem)),
-      },
+      bundles: { [plane]: authority.issuers().map(({ root }) => root) },
     },
     expect: { plane, kinds, purpose: "client" },
   });

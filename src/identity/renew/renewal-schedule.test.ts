@@ -1,0 +1,145 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createRenewalSchedule, renewAt } from "./renewal-schedule.ts";
+
+const minuteMs = 60_000;
+const hourMs = 60 * minuteMs;
+
+/** Two clocks that are turned by hand, and a leaf of an hour that was found at the start. */
+function startWorld(random = 0.5) {
+  const world = { wall: 1_000_000_000_000, monotonic: 50 };
+  const schedule = createRenewalSchedule({
+    clock: () => world.wall,
+    monotonic: () => world.monotonic,
+    random: () => random,
+  });
+  const leaf = (lifeMs = hourMs) => ({
+    notBeforeMs: world.wall,
+    notAfterMs: world.wall + lifeMs,
+  });
+  schedule.holds(leaf(), "found");
+  /** Both clocks go on: the machine is awake. */
+  const pass = (ms: number) => {
+    world.wall += ms;
+    world.monotonic += ms;
+  };
+  /** Looks whenever the schedule says so, until it is due; resolves to how long that took. */
+  const untilDue = () => {
+    const start = world.monotonic;
+    for (let looks = 0; schedule.waitMs() > 0; looks++) {
+      assert.ok(looks < 100_000, "never due");
+      pass(schedule.waitMs());
+    }
+    return world.monotonic - start;
+  };
+  return { world, schedule, leaf, pass, untilDue };
+}
+
+test("renewal is at two thirds of life, a little earlier by chance", () => {
+  assert.equal(
+    renewAt(0, 60, () => 0),
+    40,
+  );
+  assert.equal(Math.round(renewAt(0, 60_000, () => 1)), 37_000);
+  const { untilDue } = startWorld(0);
+  assert.equal(untilDue(), 40 * minuteMs);
+});
+
+test("nothing is waited for longer than 30 s at once", () => {
+  const { schedule, pass } = startWorld();
+  assert.equal(schedule.waitMs(), 30_000);
+  pass(7 * minuteMs);
+  assert.equal(schedule.waitMs(), 30_000);
+});
+
+test("a machine that slept past the time renews when it wakes", () => {
+  const { schedule, world } = startWorld();
+  world.wall += 50 * minuteMs; // the monotonic clock stood still
+  assert.equal(schedule.waitMs(), 0);
+});
+
+test("a clock that jumps forward makes it due at once, and back again harms nothing", () => {
+  const { schedule, world, untilDue } = startWorld(0);
+  world.wall += 48 * hourMs;
+  assert.equal(schedule.waitMs(), 0);
+  schedule.failed();
+  world.wall -= 48 * hourMs;
+  assert.ok(untilDue() <= 40 * minuteMs);
+});
+
+test("a clock that jumps back does not put renewal off", () => {
+  const { world, untilDue } = startWorld(0);
+  world.wall -= 48 * hourMs;
+  assert.equal(untilDue(), 40 * minuteMs, "the other clock knows");
+});
+
+test("pauses after failures grow from 1 s to 5 min, whatever the wall clock does", () => {
+  const { schedule, world, pass, untilDue, leaf } = startWorld(1);
+  schedule.holds(leaf(24 * hourMs), "found");
+  pass(17 * hourMs);
+  const pauses: number[] = [];
+  for (let i = 0; i < 12; i++) {
+    schedule.failed();
+    world.wall -= hourMs * (i % 2 ? 1 : -1);
+    pauses.push(untilDue());
+  }
+  assert.deepEqual(
+    pauses.slice(0, 9).map((ms) => ms / 1_000),
+    [1, 2, 4, 8, 16, 32, 64, 128, 256],
+  );
+  assert.ok(
+    pauses.slice(9).every((ms) => ms === 300_000),
+    `${pauses}`,
+  );
+});
+
+test("chance halves a pause at most, and never below 1 s", () => {
+  const { schedule, pass, untilDue } = startWorld(0);
+  pass(45 * minuteMs);
+  const pauses = [1, 2, 3, 4].map(() => {
+    schedule.failed();
+    return untilDue();
+  });
+  assert.deepEqual(pauses, [1_000, 1_000, 2_000, 4_000]);
+});
+
+test("a short leaf is not waited out: pauses shrink with what is left", () => {
+  const { schedule, leaf, pass, untilDue } = startWorld(1);
+  schedule.holds(leaf(5 * minuteMs), "found");
+  pass(4 * minuteMs);
+  for (let i = 0; i < 9; i++) schedule.failed();
+  assert.ok(untilDue() <= 12_000);
+});
+
+test("no answer makes it go round in circles", () => {
+  const rows: [claim: string, lifeMs: number, beganMsAgo: number][] = [
+    ["a leaf that has already expired", hourMs, 3 * hourMs],
+    ["a leaf that expired years ago", hourMs, 9_999 * hourMs],
+    ["a leaf that lives for a second", 1_000, 0],
+    ["a leaf that ends before it begins", -hourMs, 0],
+    ["a leaf that is nearly over", hourMs, 59 * minuteMs],
+  ];
+  for (const [claim, lifeMs, beganMsAgo] of rows) {
+    const { schedule, world, untilDue, pass } = startWorld();
+    pass(45 * minuteMs);
+    const start = world.monotonic;
+    let asked = 0;
+    while (world.monotonic - start < hourMs) {
+      asked += 1;
+      const notBeforeMs = world.wall - beganMsAgo;
+      schedule.holds({ notBeforeMs, notAfterMs: notBeforeMs + lifeMs }, "renewed");
+      const waited = untilDue();
+      assert.ok(waited >= 10_000, `${claim}: ${waited} ms`);
+    }
+    assert.ok(asked <= 361, `${claim}: asked ${asked} times in an hour`);
+  }
+});
+
+test("hurry makes it due, but successes stay 10 s apart", () => {
+  const { schedule, leaf, untilDue } = startWorld();
+  schedule.hurry();
+  assert.equal(schedule.waitMs(), 0);
+  schedule.holds(leaf(), "renewed");
+  schedule.hurry();
+  assert.equal(untilDue(), 10_000);
+});
