@@ -135,6 +135,23 @@ test("a chain may come with its root, and out of order", async () => {
   assert.equal((await judge(caller, data.issuing, { chain })).ok, true);
 });
 
+test("an issuing certificate in the bundle will do, where the chain is not shown", async () => {
+  const bundles = { data: [data.root.cert, data.issuing.cert] };
+  assert.equal(
+    (await judge(caller, data.issuing, { chain: [], trust: { ...trust, bundles } })).ok,
+    true,
+  );
+});
+
+test("an issuing certificate in the bundle is no root", async () => {
+  for (const bundle of [[data.issuing.cert], [data.root.cert, stranger.issuing.cert]]) {
+    const by = bundle.length === 1 ? data.issuing : stranger.issuing;
+    const change = { chain: [], trust: { ...trust, bundles: { data: bundle } } };
+    const verdict = await judge(caller, by, change);
+    assert.equal(verdict.ok ? "ok" : verdict.code, "unknown_issuer");
+  }
+});
+
 const expired = { from: now - 2 * hour, to: now - hour };
 const noCa = await make({ name: "CN=no ca" }, data.root);
 const noSign = await make(

@@ -25,8 +25,9 @@ export type PeerQuestion = {
   /** The certificate whose key the handshake proved; `undefined`: none was presented. */
   readonly leaf: X509Certificate | undefined;
   /**
-   * What the peer sent along, in any order (`chainOf`). At most the first four are looked at. Empty on the server's side under Node 24,
-   * which does not show it there: the issuing certificates must be in the bundle.
+   * What the peer sent along, in any order (`chainOf`). At most the first four are looked at. Node 24 empties OpenSSL's list at the
+   * first `getPeerX509Certificate()`, and makes that call itself where OpenSSL has no objection (`onServerSocketSecure`), so a
+   * server sees it of refused peers only: the issuing certificates must be in the bundle.
    */
   readonly chain: readonly X509Certificate[];
   /** `authorizationError` as text; `undefined` when OpenSSL had no objection. */
@@ -131,7 +132,10 @@ export function judgePeer(question: PeerQuestion): PeerVerdict {
   }
 }
 
-/** The certificates that came along with a leaf, as Node links them. At most four. */
+/**
+ * The certificates that came along with a leaf, as Node links them. At most four. Only the first object that a socket's
+ * `getPeerX509Certificate()` gives has them.
+ */
 export function chainOf(leaf: X509Certificate): readonly X509Certificate[] {
   const chain: X509Certificate[] = [];
   let next = leaf.issuerCertificate;
