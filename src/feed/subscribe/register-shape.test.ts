@@ -8,7 +8,7 @@ import { registerShape } from "./register-shape.ts";
 test("every register that the parser makes can travel", async () => {
   const path = "test/fixtures/registers/today.yaml";
   const text = await readFile(new URL(`../../../${path}`, import.meta.url), "utf8");
-  const { register } = parseRegister([{ path, text }]);
+  const { register } = parseRegister([{ name: path, text }]);
   assert.ok(register);
   const travelled = JSON.parse(JSON.stringify(register));
   const shaped = registerShape.safeParse(travelled);
