@@ -36,7 +36,7 @@ export type HitLogLimits = {
 
 const mebibyte = 1024 * 1024;
 
-export const hitLogDefaults: HitLogLimits = {
+const hitLogDefaults: HitLogLimits = {
   segmentBytes: 64 * mebibyte,
   keepBytes: 4096 * mebibyte,
   keepMs: 90 * 86_400_000,
@@ -163,6 +163,7 @@ class HitLog implements Recorder {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
+    this.probe();
     this.#parts.budget.finish();
     this.#known.close();
     this.#strangers.close();

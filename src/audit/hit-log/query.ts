@@ -122,7 +122,7 @@ async function* follow(
 }
 
 /** The hit with this id, found by its chain and sequence without reading anything else. */
-export function findHit(dirs: readonly string[], id: string): Hit | undefined {
+function findHit(dirs: readonly string[], id: string): Hit | undefined {
   const parts = /^([a-z2-7]{8,10})-([1-9]\d{0,15})$/.exec(id);
   if (!parts) return undefined;
   const [, chain = "", digits = ""] = parts;

@@ -11,6 +11,8 @@ const crowd = "many";
 type Bucket = {
   readonly source: string;
   readonly like: NewHit;
+  /** When the latest hit came. */
+  at: number;
   lines: number;
   /** Id of the second's `sum` line, once there is one. */
   sum: string | undefined;
@@ -40,6 +42,7 @@ export class StrangerBudget {
   add(hit: NewHit, now: number): string {
     this.settle(now);
     const bucket = this.#bucketOf(hit);
+    bucket.at = hit.at;
     if (bucket.lines < this.#perSecond && this.#lines < linesPerSecondMax) {
       bucket.lines++;
       this.#lines++;
@@ -75,16 +78,23 @@ export class StrangerBudget {
     let bucket = this.#buckets.get(name);
     if (!bucket) {
       // Codes are our own and few, so the crowd's buckets may go beyond the table.
-      bucket = { source: isCrowded ? crowd : source, like: hit, lines: 0, sum: undefined, more: 0 };
+      bucket = {
+        source: isCrowded ? crowd : source,
+        like: hit,
+        at: hit.at,
+        lines: 0,
+        sum: undefined,
+        more: 0,
+      };
       this.#buckets.set(name, bucket);
     }
     return bucket;
   }
 }
 
-function sumOf({ like, source }: Bucket, count: number): NewHit {
+function sumOf({ at, like, source }: Bucket, count: number): NewHit {
   return {
-    at: like.at,
+    at,
     plane: like.plane,
     kind: "sum",
     decision: like.decision,

@@ -295,7 +295,7 @@ function whatIs(hit: Hit): string {
     close: `end of ${of ?? "a hit"}`,
     action: `${action ?? "action"}${detail ? ` ${detail}` : ""}`,
     process: `${action ?? "process"}${detail ? ` ${detail}` : ""}`,
-    sum: `${count ?? 0} more like ${of ?? "this"}`,
+    sum: of ? `${count ?? 0} more like ${of}` : "counted from here on",
   }[kind];
   const text = what ?? kind;
   return text.length > widthMax ? `${text.slice(0, widthMax - 1)}…` : text;
@@ -314,7 +314,7 @@ function timeOf(at: number): string {
 }
 
 /** Widths that most hits fit in: when following there is no other row to look at. */
-const followWidths = [12, 7, 16, 44, 6, 20, 0];
+const followWidths = [14, 7, 20, 44, 6, 20, 0];
 
 function followRow(cells: readonly string[]): string {
   return cells
