@@ -12,7 +12,7 @@ import { programLog } from "../program-log.ts";
 import { readDrainMs } from "../settings.ts";
 import type { Doors } from "../supervisor/messages.ts";
 import { runUntilStopped } from "../supervisor/run-until-stopped.ts";
-import { startSupervisor } from "../supervisor/start-supervisor.ts";
+import { controlName, gateName, startHere } from "../supervisor/start-here.ts";
 import { watchRegister } from "../supervisor/watch-register.ts";
 
 type Options = {
@@ -22,9 +22,6 @@ type Options = {
   readonly json?: boolean;
   readonly watch: boolean;
 };
-
-const controlName = "control";
-const gateName = "local";
 
 /** `sallyport up`: control and one gate on this machine, until Ctrl-C. */
 export function command(): Command {
@@ -72,51 +69,7 @@ async function run(file: string | undefined, options: Options): Promise<void> {
   const stateDir = openState(statePath(options.state, dirname(first.path)));
   const adminDir = join(stateDir, "admin");
   const log = programLog();
-  let token: string | undefined;
-  let isControlReady = false;
-
-  const supervisor = startSupervisor({
-    log,
-    drainMs,
-    // Somebody is looking: a start that keeps failing should end and say so.
-    firstTries: 4,
-    children: [
-      {
-        name: controlName,
-        root: "control",
-        // Once it has taken the register, the store is the truth: a restart must not undo a rollback.
-        config: () => ({
-          stateDir,
-          registerFiles: isControlReady ? [] : first.files,
-          adminDir,
-          apart: false,
-          name: controlName,
-          localGate: gateName,
-        }),
-      },
-      { name: gateName, root: "gate", config: { stateDir, name: gateName, apart: false } },
-    ],
-    onStart: (name) => {
-      if (name === gateName) handOverToken();
-    },
-    onReady: (name) => {
-      if (name === controlName) isControlReady = true;
-      else token = undefined; // it has an identity now
-    },
-    onMessage: (name, message) => {
-      if (name !== controlName || message.kind !== "gate-token" || !("token" in message)) return;
-      token = String(message.token);
-      handOverToken();
-    },
-    onDeath: ({ restartMs: _, ...death }) => {
-      if (death.name !== controlName) supervisor.send(controlName, { kind: "died", ...death });
-    },
-  });
-  /** Over the channel alone: an argument, a variable or a file would be seen by others. */
-  function handOverToken(): void {
-    if (token !== undefined) supervisor.send(gateName, { kind: "token", token });
-  }
-
+  const supervisor = startHere({ stateDir, files: first.files, drainMs, log });
   await runUntilStopped(supervisor, log, (stop) => {
     if (options.json) output.json({ doors: supervisor.doors(), state: stateDir, admin: adminDir });
     else printPicture(supervisor.doors(), stateDir, first.path, options);

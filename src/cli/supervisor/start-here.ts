@@ -17,13 +17,17 @@ export function startHere(options: {
   readonly log: Log;
   /** Worker threads of the gate; by default one a core. */
   readonly workers?: number;
+  /** Each line that control or the gate prints. Default: to standard error, after its name. */
+  readonly onLine?: (name: string, line: string) => void;
 }): Supervisor {
-  const { stateDir, files, drainMs, log, workers } = options;
+  const { stateDir, files, drainMs, log, workers, onLine } = options;
   let token: string | undefined;
   let isControlReady = false;
   const supervisor = startSupervisor({
     log,
     drainMs,
+    // Somebody is looking: a start that keeps failing should end and say so.
+    firstTries: 4,
     children: [
       {
         name: controlName,
