@@ -1,7 +1,7 @@
 import { hash } from "node:crypto";
 import { crc32 } from "node:zlib";
 import type { NewHit } from "../recorder.ts";
-import { LinePrinter, lineBytesMax } from "./line.ts";
+import { LinePrinter, lineBytesMax, put, putInteger } from "./line.ts";
 
 /** Where every chain begins. */
 export const genesis = "0".repeat(64);
@@ -77,14 +77,15 @@ export class Batch {
   seal(): Buffer {
     this.#reserve(lineEnd);
     this.#nextHead = hash("sha256", this.#buffer.subarray(0, this.#end), "hex");
-    this.#end += this.#buffer.write(`,"h":"${this.#nextHead}"}\n`, this.#end, "latin1");
+    const end = put(this.#buffer, put(this.#buffer, this.#end, ',"h":"'), this.#nextHead);
+    this.#end = put(this.#buffer, end, '"}\n');
     return this.#buffer.subarray(headLength, this.#end);
   }
 
   /** The sealed bytes are on their way: the next batch follows them. */
   commit(): void {
     this.#head = this.#nextHead;
-    this.#buffer.write(this.#head, 0, "latin1");
+    put(this.#buffer, 0, this.#head);
     this.committed = this.sequence;
     this.#empty();
   }
@@ -102,7 +103,8 @@ export class Batch {
 
   #closeLine(): void {
     const check = crc32(this.#buffer.subarray(this.#open, this.#end));
-    this.#end += this.#buffer.write(`,"c":${check}}\n`, this.#end, "latin1");
+    const end = putInteger(this.#buffer, put(this.#buffer, this.#end, ',"c":'), check);
+    this.#end = put(this.#buffer, end, "}\n");
   }
 
   #reserve(bytes: number): void {

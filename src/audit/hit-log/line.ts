@@ -141,7 +141,7 @@ function putWhere(to: Uint8Array, start: number, hit: NewHit): number {
 }
 
 /** ASCII of our own. */
-function put(to: Uint8Array, start: number, text: string): number {
+export function put(to: Uint8Array, start: number, text: string): number {
   let end = start;
   for (let i = 0; i < text.length; i++) to[end++] = text.charCodeAt(i);
   return end;
@@ -177,7 +177,7 @@ function putEscaped(to: Uint8Array, start: number, unit: number): number {
 }
 
 /** A count or a time: JSON has no NaN and no infinities, and what we count is never negative, so those become 0. */
-function putInteger(to: Uint8Array, start: number, value: number): number {
+export function putInteger(to: Uint8Array, start: number, value: number): number {
   if (!(value >= 0 && value <= Number.MAX_SAFE_INTEGER)) return put(to, start, "0");
   // Halves that fit 32-bit arithmetic, which is where the speed is.
   if (value >= 1e9) {

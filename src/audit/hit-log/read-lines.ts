@@ -1,7 +1,7 @@
 import { closeSync, openSync, readSync } from "node:fs";
 
 /** No line of ours is longer; what is, was not written by us. */
-export const readLineBytesMax = 64 * 1024;
+const readLineBytesMax = 64 * 1024;
 const chunkBytes = 1 << 20;
 
 export type Line = {

@@ -39,7 +39,7 @@ export type LogProblem = {
   readonly says: string;
 };
 
-export type ChainReport = {
+type ChainReport = {
   readonly chain: string;
   readonly dir: string;
   readonly ok: boolean;

@@ -7,7 +7,7 @@ import { detectScanner } from "./scanner.ts";
 import { detectWorkerDeath } from "./worker-death.ts";
 
 /** What a detector saw. `id` is stable for the same matter. */
-export type Sighting = Pick<Warning, "id" | "detector" | "severity" | "says">;
+type Sighting = Pick<Warning, "id" | "detector" | "severity" | "says">;
 
 /** One thing to look out for: has its own bounded memory, and answers hit by hit. */
 export type Detector = (hit: Hit) => Sighting | undefined;
