@@ -1,4 +1,4 @@
-import { createPrivateKey } from "node:crypto";
+import { createPrivateKey, randomBytes } from "node:crypto";
 import {
   link,
   lstat,
@@ -143,7 +143,7 @@ export async function keepPendingKey(
   const kept = await readFile(path, "utf8").catch(() => undefined);
   if (kept !== undefined && kept !== inUsePem && isKey(kept)) return kept;
   await rm(path, { force: true });
-  const draft = join(dir, `.pending-key.${process.pid}${draftEnd}`);
+  const draft = join(dir, `.pending-key.${randomBytes(6).toString("hex")}${draftEnd}`);
   await writeFileDurably(draft, await make());
   // Two processes on one directory end up with one key: the link of the second fails.
   await link(draft, path).catch((cause) => {

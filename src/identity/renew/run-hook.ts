@@ -46,6 +46,7 @@ export function runHook(
     const timer = setTimeout(() => end(`killed after ${timeoutMs / 1_000} s`), timeoutMs);
     const stop = () => end("killed, because renewal was stopped");
     signal?.addEventListener("abort", stop, { once: true });
+    if (signal?.aborted) stop();
     const take = (piece: Buffer) => {
       if (output.length < outputBytesMax)
         output = (output + piece.toString("utf8")).slice(0, outputBytesMax);

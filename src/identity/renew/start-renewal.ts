@@ -82,7 +82,7 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
 
   async function work(): Promise<void> {
     if (schedule.waitMs() === 0) await attempt();
-    if (hookAtMs <= options.monotonic()) await callHook();
+    if (hookAtMs <= options.monotonic() && !stopping.signal.aborted) await callHook();
   }
 
   async function attempt(): Promise<void> {
