@@ -255,7 +255,7 @@ class Plan {
     // The container's own name stands for whichever address the network gave it.
     const host = bind?.kind === "address" ? JSON.stringify(urlHost(bind.host)) : "os.hostname()";
     const url = `"http://"+${host}+":${bind?.port ?? 0}/live"`;
-    const ask = `fetch(${url}).then(r=>process.exit(r.ok?0:1),()=>process.exit(1))`;
+    const ask = `http.get(${url},r=>process.exit(r.statusCode===200?0:1)).on("error",()=>process.exit(1))`;
     return {
       test: ["CMD", "node", "-e", ask],
       interval: "10s",
