@@ -93,7 +93,7 @@ export function demoAttempts(
       run: send(expired, "GET", "/orders/7", "orders"),
     },
     {
-      name: "a valid certificate of a principal that is no longer registered",
+      name: "a valid certificate whose principal is not registered",
       expected: { status: 403, code: "not_registered" },
       run: send(ghost, "GET", "/orders/7", "orders"),
     },

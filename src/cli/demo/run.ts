@@ -35,11 +35,13 @@ export async function runDemo(options: { once: boolean; json: boolean }): Promis
   ];
   writeFileSync(join(dir, fileName), files(false)[0]?.text ?? "");
   const stateDir = join(dir, ".sallyport");
+  const said: string[] = [];
   const supervisor = startHere({
     stateDir,
     files: files(true),
     drainMs: 3_000,
     log: programLog({ demo: true }),
+    onLine: (name, line) => said.push(`${name}: ${line}`),
   });
   const stop = new Promise<void>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
@@ -109,16 +111,33 @@ export async function runDemo(options: { once: boolean; json: boolean }): Promis
     api.close();
     if (options.json) output.json({ attempts: outcomes });
     else output.line(proofSummary(outcomes));
+    if (!options.json) printWarnings(said);
     if (!options.once) {
       printNext(dir, data);
       await stop;
     }
     return outcomes.every((outcome) => outcome.held) ? 0 : 1;
+  } catch (cause) {
+    // What the processes had to say about it: until now it was kept back.
+    for (const line of said) output.note(line);
+    throw cause;
   } finally {
     await supervisor.close();
     await services.close();
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+/** What early warning made of the attempts: the decoy, for one, is nobody's mistake. */
+function printWarnings(said: readonly string[]): void {
+  const raised = said.filter((line) => line.startsWith("control: ") && line.includes("warning="));
+  for (const line of raised)
+    output.line(
+      output.paint(
+        "yellow",
+        `early warning: ${/(?:error|warning): (.*?) process=/.exec(line)?.[1] ?? line}`,
+      ),
+    );
 }
 
 function printNext(dir: string, data: Endpoint): void {

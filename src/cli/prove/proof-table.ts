@@ -1,7 +1,7 @@
 import { output } from "../output.ts";
 import type { Outcome } from "./attempt.ts";
 
-const nameWidth = 62;
+const nameWidth = 60;
 const expectedWidth = 24;
 
 /** One attempt as one line, printed as soon as it is known; what did not hold says what happened instead. */

@@ -5,7 +5,9 @@ import { formatHostPort } from "../../base/address.ts";
 import { admitsFrom } from "../../base/guard.ts";
 import { certificatesIn } from "../../base/secure-context.ts";
 import type { Hit } from "../../model/hit.ts";
+import type { Revocation } from "../../model/snapshot.ts";
 import { applyPatch } from "../../policy/compile.ts";
+import { type PackedPatch, unpackPatch } from "../../policy/pack.ts";
 import { indexRevocations, type Trust } from "../../policy/peer.ts";
 import type { View } from "../../policy/view.ts";
 import { DataPlane } from "../../proxy/data-plane.ts";
@@ -35,6 +37,9 @@ const recorder = openHitLog({
 });
 
 let view: View | undefined;
+let unpacking: Promise<void> = Promise.resolve();
+/** Revocations that no view in force has yet. */
+let revokedAhead: Revocation[] = [];
 let ownDoors: ReadonlySet<string> = new Set();
 
 // What early warning looks at: refusals, copied once they are in the log, at most so many a second.
@@ -101,16 +106,14 @@ port.on("message", (order: Order) => {
 async function follow(order: Order): Promise<void> {
   switch (order.kind) {
     case "view":
-      view = applyPatch(view, order.patch);
-      plane.viewChanged(view);
-      return;
+      // One after the other: a patch is relative to the view before it.
+      unpacking = unpacking.then(() => takeView(order.patch));
+      return unpacking;
     case "revoke":
-      // The view that says the same is still being made; from here on nobody it names is let in.
-      if (view !== undefined)
-        view = {
-          ...view,
-          revocations: indexRevocations([...view.revocations.all, order.revocation]),
-        };
+      // Ahead of the view that says the same, and of any that is still being unpacked and may not: from here on nobody it names
+      // is let in.
+      revokedAhead.push(order.revocation);
+      if (view !== undefined) view = withRevocations(view);
       plane.revoke(order.revocation);
       return;
     case "credentials":
@@ -139,6 +142,20 @@ async function follow(order: Order): Promise<void> {
       recorder.close();
       return;
   }
+}
+
+async function takeView(patch: PackedPatch): Promise<void> {
+  const heard = revokedAhead.length;
+  const next = applyPatch(view, await unpackPatch(patch, () => new Promise(setImmediate)));
+  // What was heard before this patch came is in it; what came while it was unpacked may not be.
+  revokedAhead = revokedAhead.slice(heard);
+  view = withRevocations(next);
+  plane.viewChanged(view);
+}
+
+function withRevocations(of: View): View {
+  if (revokedAhead.length === 0) return of;
+  return { ...of, revocations: indexRevocations([...of.revocations.all, ...revokedAhead]) };
 }
 
 function tell(report: Report): void {

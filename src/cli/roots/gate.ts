@@ -221,8 +221,11 @@ async function serve(snapshot: Snapshot): Promise<string | undefined> {
   // Names that are new have no leaf yet: without one, callers that send SNI would be shown the gate's own.
   const held = new Set(Object.keys(data.names ?? {}));
   if (servedNames().some((name) => !held.has(name))) dataRenewal.soon();
-  await doors.follow(next, pool);
-  await openOps(next);
+  // From here on the view is in force: a door that cannot be opened is reported, and does not undo it.
+  await doors
+    .follow(next, pool)
+    .catch((cause: unknown) => log.error({ err: String(cause) }, "doors"));
+  await openOps(next).catch((cause: unknown) => log.error({ err: String(cause) }, "ops door"));
   if (!announced) {
     announced = true;
     const [first] = doors.addresses("data");

@@ -26,6 +26,7 @@ export function startHere(options: {
   const supervisor = startSupervisor({
     log,
     drainMs,
+    ...(onLine && { onLine }),
     // Somebody is looking: a start that keeps failing should end and say so.
     firstTries: 4,
     children: [

@@ -2,7 +2,7 @@ import type { Credentials } from "../../base/credentials.ts";
 import type { BindRequest, Endpoint, LocalAddress } from "../../base/guard.ts";
 import type { Hit } from "../../model/hit.ts";
 import type { Revocation } from "../../model/snapshot.ts";
-import type { ViewPatch } from "../../policy/view.ts";
+import type { PackedPatch } from "../../policy/pack.ts";
 
 /** A door as a worker opens it: one descriptor of its own, and what decides who may come in. */
 export type DoorOrder = {
@@ -39,7 +39,7 @@ export type WorkerStart = {
 
 /** Main thread → worker. Every order is answered by `done` with its number. */
 export type Order = { readonly number: number } & (
-  | { readonly kind: "view"; readonly patch: ViewPatch }
+  | { readonly kind: "view"; readonly patch: PackedPatch }
   | { readonly kind: "revoke"; readonly revocation: Revocation }
   | { readonly kind: "credentials"; readonly credentials: CredentialOrder }
   | { readonly kind: "open"; readonly order: DoorOrder }

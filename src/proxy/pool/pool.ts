@@ -4,6 +4,7 @@ import type { Log } from "../../base/log.ts";
 import type { Hit } from "../../model/hit.ts";
 import type { Revocation } from "../../model/snapshot.ts";
 import { applyPatch, diffServices, type ViewHeader } from "../../policy/compile.ts";
+import { packPatch } from "../../policy/pack.ts";
 import type { CompiledService, View } from "../../policy/view.ts";
 import type { CredentialOrder, DoorOrder, Order, Report, WorkerStart } from "./messages.ts";
 
@@ -157,7 +158,7 @@ export class Pool {
     if (view === undefined || header === undefined) return;
     const patch = { ...header, ...diffServices(member.services, view.services.values()) };
     member.services = view.services;
-    await this.#ask(member, { kind: "view", patch });
+    await this.#ask(member, { kind: "view", patch: packPatch(patch) });
   }
 
   async #openIn(member: Member, plan: DoorPlan): Promise<void> {
