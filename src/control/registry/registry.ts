@@ -229,7 +229,8 @@ export async function openRegistry(
     async revoke(request) {
       const done = await inTurn(async () => {
         const target = await findTarget(request, store, current?.snapshot.register);
-        await refuseLastAdmin(target.principal, store);
+        // A stolen certificate must go whosever it was; a name must not when it is the last.
+        if (!target.leaf) await refuseLastAdmin(target.principal, store);
         const now = needs.clock();
         const { principal, leaf } = target;
         const parts = parsePrincipal(principal);

@@ -1,0 +1,124 @@
+import { formatHostPort } from "../../base/address.ts";
+import { admitsFrom, type Endpoint, resolveBind } from "../../base/guard.ts";
+import type { Running } from "../../base/lifecycle.ts";
+import type { Log } from "../../base/log.ts";
+import { place } from "../../base/problem.ts";
+import type { Door, Register } from "../../model/register.ts";
+import { bindWorld, localAddresses } from "../bind-world.ts";
+
+/** One door of ours, open on every address that its binds mean now. */
+export type FollowedDoor<Opened> = Running & {
+  /** Opens and closes what the register and this machine's interfaces have come to mean. */
+  follow(register: Register): Promise<void>;
+  opened(): readonly Opened[];
+  /** `host:port` of the first address, as callers elsewhere should dial it; undefined: none is open. */
+  address(): string | undefined;
+  /** Why an address is not open. */
+  problems(): readonly string[];
+};
+
+type Open<Opened> = {
+  readonly opened: Opened;
+  readonly address: Endpoint;
+  /** What callers should dial: the bind's host name where it is one. */
+  readonly dial: string;
+  admits: (ip: string) => boolean;
+};
+
+/**
+ * Follows a door's binds through the guard. Fails closed: an address that may not be bound is not, and one that may no longer
+ * be is closed; who may connect is looked up for each connection. Never rejects: what could not be opened is in `problems`.
+ */
+export function followDoor<Opened extends Running>(options: {
+  readonly name: "control" | "join";
+  readonly open: (
+    endpoint: Endpoint,
+    admits: (ip: string) => boolean,
+  ) => Promise<{ readonly opened: Opened; readonly address: Endpoint }>;
+  readonly log: Log;
+}): FollowedDoor<Opened> {
+  const { log, name, open } = options;
+  const doors = new Map<string, Open<Opened>>();
+  let problems: readonly string[] = [];
+  let last: Promise<void> = Promise.resolve();
+
+  async function follow(register: Register): Promise<void> {
+    const door: Door = register.planes[name];
+    const wanted = new Set<string>();
+    const found: string[] = [];
+    let isUnsure = false;
+    for (const bind of door.binds) {
+      const resolved = await resolveBind(bind, bindWorld(register.networks));
+      for (const problem of resolved.problems) {
+        found.push(`${place(problem)} ${problem.message}`.trim());
+        isUnsure ||= problem.code === "bind-unresolved";
+      }
+      for (const endpoint of resolved.addresses) {
+        const key = formatHostPort(endpoint.host, endpoint.port);
+        if (wanted.has(key)) continue;
+        wanted.add(key);
+        const admits = admitsFrom(
+          door.from,
+          { bind, host: endpoint.host },
+          { networks: register.networks, interfaces: localAddresses },
+        );
+        const standing = doors.get(key);
+        if (standing) {
+          standing.admits = admits;
+          continue;
+        }
+        try {
+          const state: { admits: (ip: string) => boolean } = { admits };
+          const { opened, address } = await open(endpoint, (ip) => state.admits(ip));
+          const host = bind.kind === "hostname" ? bind.host : address.host;
+          doors.set(
+            key,
+            Object.assign(state, { opened, address, dial: formatHostPort(host, address.port) }),
+          );
+          log.info({ door: name }, `open on ${formatHostPort(address.host, address.port)}`);
+        } catch (cause) {
+          found.push(reasonOf(cause, key));
+        }
+      }
+    }
+    for (const [key, { opened }] of doors) {
+      // A name that could not be looked up this time closes nothing.
+      if (wanted.has(key) || isUnsure) continue;
+      doors.delete(key);
+      log.info({ door: name }, `no longer open on ${key}`);
+      await opened.close();
+    }
+    for (const problem of found) if (!problems.includes(problem)) log.warn({ door: name }, problem);
+    problems = found;
+  }
+
+  return {
+    follow(register) {
+      const next = last.then(() => follow(register));
+      last = next.catch((cause) =>
+        log.error({ err: cause, door: name }, "following its binds failed"),
+      );
+      return last;
+    },
+    opened: () => [...doors.values()].map(({ opened }) => opened),
+    address() {
+      const all = [...doors.values()];
+      // Loopback is of use on this machine alone: elsewhere, another address of the same door is.
+      const far = all.find(({ address: { host } }) => !host.startsWith("127.") && host !== "::1");
+      return (far ?? all[0])?.dial;
+    },
+    problems: () => problems,
+    async close() {
+      await last;
+      await Promise.all([...doors.values()].map(({ opened }) => opened.close()));
+    },
+  };
+}
+
+function reasonOf(cause: unknown, at: string): string {
+  const { code, message } = cause as NodeJS.ErrnoException;
+  if (code === "EADDRINUSE")
+    return `${at} is in use by another program: stop it, or give this door another port in the register`;
+  if (code === "EACCES") return `${at} may not be bound by this user: take a port above 1023`;
+  return `${at} cannot be opened: ${message}`;
+}

@@ -1,0 +1,593 @@
+import { randomBytes, X509Certificate } from "node:crypto";
+import { existsSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
+import { queryHits } from "../../audit/hit-log/query.ts";
+import { verifyLog } from "../../audit/hit-log/verify.ts";
+import { notifyLog } from "../../audit/notify/log.ts";
+import { createWatch } from "../../audit/watch/watch.ts";
+import { followEveryMs } from "../../base/guard.ts";
+import { certificatesIn } from "../../base/secure-context.ts";
+import { createApp } from "../../control/api/app.ts";
+import { openApiDoor } from "../../control/api/serve.ts";
+import { discover } from "../../control/join/discover.ts";
+import type { JoinCaller } from "../../control/join/needs.ts";
+import { startJoinDoor } from "../../control/join/start-join-door.ts";
+import type { HitPage, HitQuery, HitVerdict, Needs, RecordHit } from "../../control/needs.ts";
+import { ControlRefusal } from "../../control/refusals.ts";
+import { openRegistry } from "../../control/registry/registry.ts";
+import { openStore } from "../../control/store/sqlite.ts";
+import { type Anchor, type ControlStore, StoreUnusable } from "../../control/store/store.ts";
+import { createPublisher } from "../../feed/publish/create-publisher.ts";
+import type { Publisher } from "../../feed/publish/publisher.ts";
+import { openAuthority } from "../../identity/authority/authority.ts";
+import { openSnapshotKey } from "../../identity/authority/snapshot-key.ts";
+import { writeCredentials } from "../../identity/credentials/credential-directory.ts";
+import { makePrivateDirectory, writeFileDurably } from "../../identity/durable-files.ts";
+import { createIssuance, type Issuance } from "../../identity/issue/issuance.ts";
+import type { IssuanceStore, IssuedRecord } from "../../identity/needs.ts";
+import type { Hit } from "../../model/hit.ts";
+import {
+  type Plane,
+  type Principal,
+  parsePrincipal,
+  principalOf,
+  shortName,
+} from "../../model/principal.ts";
+import type { RefusalCode } from "../../model/refusal.ts";
+import type { Register } from "../../model/register.ts";
+import { snapshotName } from "../../model/snapshot.ts";
+import type { Warning } from "../../model/warning.ts";
+import type { Trust } from "../../policy/peer.ts";
+import { programLog } from "../program-log.ts";
+import { linkToSupervisor, readRootConfig } from "../supervisor/link-to-supervisor.ts";
+import { followDoor } from "./control-doors.ts";
+import { keepOwnLeaf, type OwnLeaf } from "./control-leaves.ts";
+
+/** What the supervisor starts this root with. */
+export type ControlConfig = {
+  readonly stateDir: string;
+  /** The register of the first start; under `up`, of every start. Empty: what the store holds. */
+  readonly registerFiles?: readonly { readonly name: string; readonly text: string }[];
+  /** Where the first administrator's credentials are kept fresh. Absent: it comes by token. */
+  readonly adminDir?: string;
+  /** The first administrator's token is written here, once, on a store without one. */
+  readonly initAdminFile?: string;
+  /** False under `up`: one user owns control and the gate. */
+  readonly apart: boolean;
+  /** Of this control plane: `control`. */
+  readonly name: string;
+  /** The gate that is started beside it, and whose token it hands to the supervisor. */
+  readonly localGate?: string;
+  /** The store came from a backup: begin a new epoch. */
+  readonly restore?: boolean;
+};
+
+// The control process: store, authorities, registry, the API door, the join door and the feed. It carries no traffic.
+
+const hourMs = 3_600_000;
+const config = readRootConfig<ControlConfig>();
+const log = programLog({ process: "control" });
+const clock = () => Date.now();
+const link = linkToSupervisor(() => void leave());
+const home = join(config.stateDir, "control");
+const hitsDir = join(home, "hits");
+const self = { name: `control/${config.name}` };
+await makePrivateDirectory(home);
+
+const store = await openStore(join(home, "store.sqlite")).catch((cause) => stop(cause));
+const snapshotKey = await openSnapshotKey(join(home, "snapshot-key.pem"));
+
+// The hit log first: whatever follows is recorded.
+const recorder = openHitLog({
+  dir: hitsDir,
+  writer: { process: "control", name: config.name, boot: randomBytes(9).toString("base64url") },
+  clock,
+  randomBytes,
+  log,
+});
+const warnings = new Map<string, Warning>();
+const warningsMax = 1_000;
+const notify = notifyLog(log);
+const watch = createWatch({ clock, raise });
+const record: RecordHit = (hit, options) => {
+  const id = options?.essential ? recorder.addEssential(hit) : recorder.add(hit);
+  if (!options?.essential && !recorder.flush()) return undefined;
+  watch.see({ ...hit, id });
+  return id;
+};
+const note = (action: string, detail: string, decision: "allowed" | "fault" = "allowed"): void => {
+  record({ at: clock(), plane: "control", kind: "process", decision, action, detail });
+};
+
+let publisher: Publisher | undefined;
+let isReady = false;
+let isLeaving = false;
+/** Gates that hold an identity, by their bare names. */
+const enrolled = new Set<string>();
+const nobody = { confirmed: [], missing: [] } as const;
+const feed: Needs["feed"] = {
+  publish: (signed) => publisher?.publish(signed),
+  async revokeNow(revocation, withinMs) {
+    const { principal, serial, lineage } = revocation;
+    if (principal.startsWith("gate/") && serial === undefined && lineage === undefined)
+      enrolled.delete(principal.slice("gate/".length));
+    return (await publisher?.revoke(revocation).confirmed(withinMs)) ?? nobody;
+  },
+  gates: () => publisher?.gates() ?? [],
+  confirmed: async (target, withinMs) => (await publisher?.confirmed(target, withinMs)) ?? nobody,
+};
+const registry = await openRegistry(store, { clock, log, sign: snapshotKey.signSnapshot, feed });
+await takeRegister();
+if (config.restore && registry.current()) await registry.startEpoch(self);
+
+const { trustDomain } = standing();
+const [controlAuthority, dataAuthority] = await Promise.all(
+  (["control", "data"] as const).map((plane) =>
+    openAuthority({ dir: join(home, "authority", plane), plane, trustDomain, clock }),
+  ),
+).catch((cause) => stop(cause));
+if (!controlAuthority || !dataAuthority) throw new Error("two planes, two authorities");
+const authorities = { control: controlAuthority, data: dataAuthority };
+let trust: Trust = readTrust();
+
+const issuance: Issuance = createIssuance({
+  store: issuanceStore(store),
+  authorities,
+  trustDomain,
+  clock,
+  leafMs: (principal) => leafMs(principal),
+  snapshotKeyPem: snapshotKey.publicKeyPem,
+  joinAddress: () => joinDoor.address() ?? stop(new Error("the join door is not open")),
+  mayServe: (_gate, dnsName) => isServedName(standing(), dnsName),
+  onIssued(leaf) {
+    const parts = parsePrincipal(leaf.principal);
+    if (parts?.kind === "gate") enrolled.add(parts.name);
+  },
+  onTokenReuse: async (token, issued) => {
+    const parts = parsePrincipal(token.principal);
+    raise({
+      id: `token-reuse:${token.hash.slice(0, 16)}`,
+      at: clock(),
+      detector: "token-reuse",
+      severity: "critical",
+      says: `an enrolment token of ${parts ? shortName(parts) : token.principal} came with a second key: one of the two was not meant to have it, and what it bought is revoked`,
+      hits: [],
+      count: 1,
+    });
+    await revokeLeaves(issued);
+  },
+  onLineageFork: async (leaf) => {
+    const parts = parsePrincipal(leaf.principal);
+    raise({
+      id: `lineage-fork:${leaf.lineage}`,
+      at: clock(),
+      detector: "lineage-fork",
+      severity: "critical",
+      says: `a certificate of ${parts ? shortName(parts) : leaf.principal} was renewed twice with two keys: its key was copied. Revoke it: sallyport revoke --serial ${leaf.serial}`,
+      hits: [],
+      count: 1,
+    });
+  },
+});
+await findEnrolled();
+
+const needs: Needs = {
+  clock,
+  log,
+  sign: snapshotKey.signSnapshot,
+  feed,
+  record,
+  canRecord: () => !recorder.failing || recorder.probe(),
+  queryHits: findHits,
+  verifyHits,
+  warnings: () => [...warnings.values()].sort((a, b) => b.at - a.at),
+  createToken: issuance.createToken,
+  authorities: {
+    status: () =>
+      (["control", "data"] as const).map((plane) => ({
+        plane,
+        ...authorities[plane].rotation(),
+      })),
+    async rotate(plane, step, { force }) {
+      const authority = authorities[plane];
+      const state =
+        step === "prepare" ? await authority.prepare() : await authority[step]({ force });
+      trust = readTrust();
+      await ownLeaf.refresh(); // and with it both doors
+      await adminLeaf?.refresh();
+      return { plane, ...state };
+    },
+  },
+};
+const app = createApp({ store, registry, needs, notes });
+
+const controlDoor = followDoor({
+  name: "control",
+  log,
+  async open(endpoint, admits) {
+    const opened = await openApiDoor({
+      app,
+      endpoint,
+      credentials: ownLeaf.credentials(),
+      trustDomain,
+      otherBundlePem: () => authorities.data.bundlePem(),
+      admits,
+      needs,
+    });
+    return { opened, address: opened.address };
+  },
+});
+const joinDoor = followDoor({
+  name: "join",
+  log,
+  async open(endpoint, admits) {
+    const opened = await startJoinDoor({
+      binds: [{ ...endpoint, admits }],
+      credentials: () => ownLeaf.credentials(),
+      trust: () => trust,
+      issuance,
+      standing: standingOf,
+      discover: (caller) =>
+        discover({
+          register: standing(),
+          caller,
+          gates: publisher?.gates() ?? [],
+          nowMs: clock(),
+        }),
+      onFeed: (socket, gate) =>
+        publisher ? publisher.attach(socket, gate) : void socket.destroy(),
+      record: (hit) => record(hit),
+      clock,
+      log,
+    });
+    const [address] = opened.addresses;
+    if (!address) throw new Error("the join door bound no address");
+    return { opened, address };
+  },
+});
+const ownLeaf: OwnLeaf = await keepOwnLeaf({
+  principal: principalOf({ trustDomain, kind: "control", name: config.name }),
+  issuance,
+  clock,
+  random: Math.random,
+  log,
+  async onNew(credentials) {
+    await writeCredentials(join(home, "identity"), credentials);
+    for (const door of controlDoor.opened()) door.swap(credentials);
+    for (const door of joinDoor.opened()) door.swap();
+  },
+});
+
+const freshHeads = new Map<string, Anchor>();
+publisher = createPublisher({
+  clock,
+  log,
+  latest: () => registry.current()?.signed,
+  enrolled: () => [...enrolled].sort(),
+  keys: () => [],
+  heads: () => recorder.heads(),
+  onHeads(gate, heads) {
+    for (const head of heads)
+      freshHeads.set(`${gate} ${head.chain}`, { source: `gate/${gate}`, at: clock(), ...head });
+  },
+  onWarning: (_gate, warning) => raise(warning),
+});
+
+await Promise.all([controlDoor.follow(standing()), joinDoor.follow(standing())]);
+for (const door of [controlDoor, joinDoor])
+  if (door.opened().length === 0)
+    stop(new Error(`no door could be opened: ${door.problems().join("; ")}`));
+
+const adminLeaf = config.adminDir === undefined ? undefined : await keepAdmin(config.adminDir);
+if (config.initAdminFile !== undefined) await inviteFirstAdmin(config.initAdminFile);
+if (config.localGate !== undefined) await inviteLocalGate(config.localGate);
+link.on("died", (message) => {
+  const { name, code, signal } = message;
+  note("process_died", `${name}: ${signal ?? `code ${code}`}`, "fault");
+});
+
+const second = setInterval(() => {
+  recorder.tick();
+  void keepAnchors().catch((cause) => log.error({ err: cause }, "anchors could not be kept"));
+}, 1_000);
+const follower = setInterval(() => {
+  void controlDoor.follow(standing());
+  void joinDoor.follow(standing());
+}, followEveryMs);
+const minute = setInterval(() => void rememberGates(), 60_000);
+const hour = setInterval(() => {
+  store.prune(clock()).catch((cause) => log.error({ err: cause }, "pruning the store failed"));
+}, hourMs);
+
+const current = registry.current()?.snapshot;
+note("start", `pid ${process.pid}, snapshot ${current ? snapshotName(current) : "none"}`);
+isReady = true;
+link.ready({ control: controlDoor.address() ?? "", join: joinDoor.address() ?? "" });
+
+/** The register that stands; there is one from `takeRegister` on. */
+function standing(): Register {
+  return registry.current()?.snapshot.register ?? stop(new Error("no register stands"));
+}
+
+/** Under `up` the file is the truth at every start; apart, only on an empty store. */
+async function takeRegister(): Promise<void> {
+  const files = config.registerFiles ?? [];
+  const stands = registry.current() !== undefined;
+  if (files.length === 0 || (stands && config.apart)) {
+    if (!stands)
+      stop(
+        new Error("the store is empty and needs a first register: give one with --register FILE"),
+      );
+    if (files.length > 0)
+      log.info(
+        {},
+        "a register stands already, so the one given is not applied; sallyport apply does that",
+      );
+    return;
+  }
+  try {
+    const { published, snapshot } = await registry.apply({ files, author: self, force: true });
+    if (published) log.info({ snapshot }, "the register was applied");
+  } catch (cause) {
+    if (!(cause instanceof ControlRefusal)) throw cause;
+    for (const problem of cause.problems) log.error({ ...problem }, problem.message);
+    if (!stands) stop(cause);
+    log.error({}, `${cause.message}: what stood before goes on standing`);
+  }
+}
+
+function leafMs(principal: Principal): number {
+  const kind = parsePrincipal(principal)?.kind;
+  const registered = standing().lifetimes.leafMs;
+  // Operators are people and scripts that come now and then; an hour would send them back for a token each time.
+  if (kind !== "service" && kind !== "gate") return 12 * hourMs;
+  return registered ?? (config.apart ? hourMs : 12 * hourMs);
+}
+
+/** `orders` or `metrics.orders`: a gated port of the register. Fails closed. */
+function isServedName(register: Register, dnsName: string): boolean {
+  const [first = "", second] = dnsName.split(".");
+  const name = second ?? first;
+  const service = Object.hasOwn(register.services, name) ? register.services[name] : undefined;
+  if (!service || dnsName.split(".").length > 2) return false;
+  const ports = Object.values(service.ports).filter((port) => port.via === "gate");
+  return second === undefined ? ports.length > 0 : ports.some((port) => port.name === first);
+}
+
+/** Whether somebody whom the join door let in may go on. Fails closed. */
+async function standingOf(caller: JoinCaller): Promise<RefusalCode | undefined> {
+  const leaf = await store.findIssued(caller.plane, caller.serial);
+  if (leaf?.principal !== caller.uri) return "not_registered";
+  if (await store.isRevoked(leaf)) return "revoked";
+  return (await store.isRegistered(caller.uri)) ? undefined : "not_registered";
+}
+
+/** The store as issuing sees it. Under `up` a gate whose machine was off for days comes back by itself. */
+function issuanceStore(of: ControlStore): IssuanceStore {
+  return {
+    saveToken: (token) => of.saveToken(token),
+    findToken: (hash) => of.findToken(hash),
+    spendToken: (hash, publicKey, at) => of.spendToken(hash, publicKey, at),
+    saveIssued: (leaf) => of.saveIssued(leaf),
+    findIssued: (plane, serial) => of.findIssued(plane, serial),
+    issuedByToken: (hash) => of.issuedByToken(hash),
+    successorOf: (plane, serial) => of.successorOf(plane, serial),
+    isRegistered: (principal) => of.isRegistered(principal),
+    isRevoked: (leaf) => of.isRevoked(leaf),
+    graceMs: (principal) =>
+      !config.apart && parsePrincipal(principal)?.kind === "gate"
+        ? // One user owns both ends here, so the key is as good as the token that would be made for it.
+          Promise.resolve(30 * 24 * hourMs)
+        : of.graceMs(principal),
+  };
+}
+
+async function revokeLeaves(leaves: readonly IssuedRecord[]): Promise<void> {
+  const lines = new Map(leaves.map((leaf) => [`${leaf.plane} ${leaf.lineage}`, leaf]));
+  for (const { plane, serial } of lines.values()) {
+    const { revocation } = await registry.revoke({ author: self, plane, serial });
+    const { principal } = revocation;
+    record(
+      {
+        at: clock(),
+        plane: "join",
+        kind: "action",
+        decision: "allowed",
+        caller: self.name,
+        action: "revoke",
+        detail: `${principal} serial ${serial}: its token came with a second key`,
+      },
+      { essential: true },
+    );
+  }
+}
+
+async function findEnrolled(): Promise<void> {
+  const leaves = await store.newestLeaves(0);
+  for (const { principal, removedMs } of await store.principals()) {
+    const parts = parsePrincipal(principal);
+    if (parts?.kind !== "gate" || removedMs !== undefined) continue;
+    if (leaves.some((leaf) => leaf.principal === principal)) enrolled.add(parts.name);
+  }
+}
+
+/** The administrator that `up` makes. It is this process's own doing, so a revoked one comes back under `up` alone. */
+async function keepAdmin(dir: string): Promise<OwnLeaf> {
+  const principal = principalOf({ trustDomain, kind: "admin", name: "first" });
+  await register({ principal, role: "admin" });
+  return await keepOwnLeaf({
+    principal,
+    issuance,
+    clock,
+    random: Math.random,
+    log,
+    async onNew(credentials) {
+      await writeCredentials(dir, credentials);
+      const api = `https://${controlDoor.address()}`;
+      await writeFileDurably(
+        join(dir, "context.json"),
+        `${JSON.stringify({ api, principal, trustDomain }, null, 2)}\n`,
+      );
+    },
+  });
+}
+
+async function inviteFirstAdmin(file: string): Promise<void> {
+  const known = (await store.principals()).some(({ role }) => role === "admin");
+  if (known) {
+    log.warn({}, "there was an administrator already, so no token was written");
+    return;
+  }
+  const principal = principalOf({ trustDomain, kind: "admin", name: "first" });
+  await register({ principal, role: "admin" });
+  const { token, record: made } = await issuance.createToken({
+    principal,
+    role: "admin",
+    createdBy: self.name,
+    ttlMs: hourMs,
+  });
+  await writeFileDurably(file, `${token}\n`);
+  note("init_admin", `admin/first, until ${new Date(made.expiresMs).toISOString()}`);
+  log.info(
+    { file },
+    "the first administrator's token was written; it can be used once, within an hour",
+  );
+}
+
+/** Over the channel alone: an argument, a variable or a file would be seen by others. */
+async function inviteLocalGate(name: string): Promise<void> {
+  const principal = principalOf({ trustDomain, kind: "gate", name });
+  await register({ principal });
+  if (existsSync(join(config.stateDir, "gates", name, "data", "key.pem")) && enrolled.has(name))
+    return;
+  const { token } = await issuance.createToken({ principal, createdBy: self.name });
+  link.send({ kind: "gate-token", token } as { kind: string });
+}
+
+/** Once; whoever was removed stays removed, except what this process itself is answerable for. */
+async function register(of: { principal: Principal; role?: "admin" }): Promise<void> {
+  const known = await store.findPrincipal(of.principal);
+  if (known && known.removedMs === undefined) return;
+  await store.savePrincipal({
+    ...of,
+    owners: [],
+    services: [],
+    createdBy: self.name,
+    createdMs: clock(),
+  });
+}
+
+async function findHits(query: HitQuery): Promise<HitPage> {
+  const hits: Hit[] = [];
+  const asked = publisher?.query(query);
+  for await (const hit of queryHits(hitsDir, query)) hits.push(hit);
+  if (asked) for await (const page of asked.pages) hits.push(...page);
+  hits.sort((a, b) => b.at - a.at);
+  const absent = (asked?.absent() ?? []).map(({ gate }) => gate);
+  return { hits: hits.slice(0, query.limit), absent };
+}
+
+/** What lies on this machine, held against the heads that were kept elsewhere than the logs. */
+async function verifyHits(): Promise<HitVerdict> {
+  await keepAnchors();
+  const gatesDir = join(config.stateDir, "gates");
+  const here = (existsSync(gatesDir) ? readdirSync(gatesDir) : []).filter((name) =>
+    existsSync(join(gatesDir, name, "hits")),
+  );
+  const sources = new Set([self.name, ...here.map((name) => `gate/${name}`)]);
+  const anchors = (await store.anchors()).filter(({ source }) => sources.has(source));
+  const report = await verifyLog(
+    [hitsDir, ...here.map((name) => join(gatesDir, name, "hits"))],
+    anchors,
+  );
+  const chains = report.chains.map(({ chain, lines, ok, writer }) => {
+    const says = report.problems.find((problem) => problem.chain === chain)?.says;
+    return {
+      chain,
+      lines,
+      ok,
+      ...(writer && writer.process !== "control" && { gate: writer.name }),
+      ...(says !== undefined && { says }),
+    };
+  });
+  const listed = new Set(chains.map(({ chain }) => chain));
+  const lost = report.problems
+    .filter(({ chain }) => !listed.has(chain))
+    .map(({ chain, says }) => ({ chain, lines: 0, ok: false, says }));
+  const absent = [...enrolled].filter((name) => !here.includes(name)).sort();
+  return { ok: report.ok, chains: [...chains, ...lost], absent };
+}
+
+async function keepAnchors(): Promise<void> {
+  const own = recorder.heads().map((head) => ({ source: self.name, at: clock(), ...head }));
+  const heads = [...freshHeads.values(), ...own];
+  freshHeads.clear();
+  if (heads.length === 0 || isLeaving) return;
+  for (const { source, chain, sequence } of await store.saveAnchors(heads))
+    raise({
+      id: `log-changed:${source}:${chain}`,
+      at: clock(),
+      detector: "log-changed",
+      severity: "critical",
+      says: `the hit log of ${source} contradicts what it said before (chain ${chain}, line ${sequence}): run sallyport hits verify there`,
+      hits: [],
+      count: 1,
+    });
+}
+
+async function rememberGates(): Promise<void> {
+  for (const gate of publisher?.gates() ?? [])
+    if (gate.lastSeen !== undefined) await store.saveGate(gate);
+}
+
+/** The same matter once, the newest last; of too many the oldest is forgotten. */
+function raise(warning: Warning): void {
+  const key = `${warning.gate ?? ""} ${warning.id}`;
+  warnings.delete(key);
+  warnings.set(key, warning);
+  for (const oldest of warnings.keys()) {
+    if (warnings.size <= warningsMax) break;
+    warnings.delete(oldest);
+  }
+  notify(warning);
+}
+
+function notes(): string[] {
+  const doors = [...controlDoor.problems(), ...joinDoor.problems()];
+  return config.apart
+    ? doors
+    : [
+        "whoever owns the gate owns the CA: control and gate run as one user on this machine",
+        ...doors,
+      ];
+}
+
+function readTrust(): Trust {
+  const roots = (plane: Plane) =>
+    certificatesIn(authorities[plane].bundlePem()).map((pem) => new X509Certificate(pem));
+  return { trustDomain, bundles: { control: roots("control"), data: roots("data") } };
+}
+
+/** Says what is wrong and ends: starting again would change nothing. */
+function stop(cause: unknown): never {
+  const { message } = cause as Error;
+  log.error(cause instanceof StoreUnusable ? { hint: cause.hint } : {}, message);
+  process.exit(2);
+}
+
+/** Takes nothing new, lets what is under way finish, and leaves with everything written. */
+async function leave(): Promise<void> {
+  if (isLeaving) return;
+  if (!isReady) process.exit(0); // nothing is open yet, and every write so far was whole by itself
+  note("drain", `pid ${process.pid}`);
+  await rememberGates().catch(() => {});
+  await keepAnchors().catch(() => {});
+  isLeaving = true;
+  for (const timer of [second, follower, minute, hour]) clearInterval(timer);
+  await Promise.all([controlDoor.close(), joinDoor.close(), publisher?.close()]);
+  await Promise.all([ownLeaf.close(), adminLeaf?.close()]);
+  recorder.close();
+  await store.close();
+  process.exit(0);
+}
