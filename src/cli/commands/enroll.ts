@@ -196,9 +196,9 @@ async function stay(dir: string, options: Options): Promise<void> {
     log: { info: say, warn: say, error: say },
     ...(options.hook !== undefined && { hook: { command: options.hook, env: hookEnvironment() } }),
   });
-  output.note(`renewing ${dir}; Ctrl-C ends this`);
   const ended = Promise.withResolvers<void>();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => ended.resolve());
+  output.note(`renewing ${dir}; Ctrl-C ends this`);
   await ended.promise;
   await renewal.close();
 }
