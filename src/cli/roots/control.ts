@@ -22,7 +22,10 @@ import { createPublisher } from "../../feed/publish/create-publisher.ts";
 import type { Publisher } from "../../feed/publish/publisher.ts";
 import { openAuthority } from "../../identity/authority/authority.ts";
 import { openSnapshotKey } from "../../identity/authority/snapshot-key.ts";
-import { writeCredentials } from "../../identity/credentials/credential-directory.ts";
+import {
+  readCredentials,
+  writeCredentials,
+} from "../../identity/credentials/credential-directory.ts";
 import { makePrivateDirectory, writeFileDurably } from "../../identity/durable-files.ts";
 import { createIssuance, type Issuance } from "../../identity/issue/issuance.ts";
 import type { IssuanceStore, IssuedRecord } from "../../identity/needs.ts";
@@ -459,10 +462,22 @@ async function inviteFirstAdmin(file: string): Promise<void> {
 async function inviteLocalGate(name: string): Promise<void> {
   const principal = principalOf({ trustDomain, kind: "gate", name });
   await register({ principal });
-  if (existsSync(join(config.stateDir, "gates", name, "data", "key.pem")) && enrolled.has(name))
-    return;
+  if (enrolled.has(name) && (await holdsLivingLeaves(join(config.stateDir, "gates", name)))) return;
   const { token } = await issuance.createToken({ principal, createdBy: self.name });
   link.send({ kind: "gate-token", token } as { kind: string });
+}
+
+/** A machine that slept past the end of its leaves finds its gate locked out: it is invited again. */
+async function holdsLivingLeaves(gateHome: string): Promise<boolean> {
+  try {
+    for (const plane of ["control", "data"]) {
+      const { identity } = await readCredentials(join(gateHome, plane));
+      if (!(Date.parse(identity?.notAfter ?? "") > clock())) return false;
+    }
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Once; whoever was removed stays removed, except what this process itself is answerable for. */

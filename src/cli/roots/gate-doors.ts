@@ -47,8 +47,8 @@ export class GateDoors {
   async descriptor(at: Endpoint): Promise<number> {
     const spare = this.#spare.get(formatHostPort(at.host, at.port))?.pop();
     if (spare !== undefined) return spare;
-    const wanted = this.#open.find((one) => same(one.at, at))?.wanted ?? at;
-    const { copies } = await this.#link.listen(wanted.host, wanted.port, 1);
+    // By the port that is bound: to the supervisor, another port 0 would be another door.
+    const { copies } = await this.#link.listen(at.host, at.port, 1);
     const [copy] = copies;
     if (copy === undefined) throw new Error("no descriptor came");
     return copy.fd;
@@ -125,7 +125,7 @@ export class GateDoors {
 
   async #shut(one: Open, pool: Pool): Promise<void> {
     await pool.shut(one.door, one.at);
-    this.#link.release(one.wanted.host, one.wanted.port);
+    this.#link.release(one.at.host, one.at.port);
   }
 }
 

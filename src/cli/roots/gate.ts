@@ -39,8 +39,17 @@ export type GateConfig = {
   readonly join?: readonly string[];
   /** Where the first enrolment's token is; else it comes over the channel. */
   readonly tokenFile?: string;
+  /** Control is elsewhere: nobody hands over a token. */
+  readonly apart?: boolean;
   /** Worker threads; by default one a core, one on macOS and Windows. */
   readonly workers?: number;
+};
+
+type GateIdentity = {
+  readonly control: StoredCredentials;
+  readonly data: StoredCredentials;
+  /** SPKI PEM of the key that signs snapshots. */
+  readonly snapshotKey: string;
 };
 
 // The main thread of a gate: its identity, the feed, compiling, the ops door. It carries no traffic and sees no CA key.
@@ -49,6 +58,9 @@ const config = readRootConfig<GateConfig>();
 const log = programLog({ gate: config.name });
 const clock = () => Date.now();
 const monotonic = () => performance.now();
+let leaving = false;
+let started = false;
+const running: Running[] = [];
 const link = linkToSupervisor(() => void leave());
 
 const home = join(config.stateDir, "gates", config.name);
@@ -100,8 +112,6 @@ let announced = false;
 let opsPort: string | undefined;
 /** Where control's own chains stood when it last said so. */
 let anchors: readonly { chain: string; sequence: number; head: string }[] = [];
-let leaving = false;
-const running: Running[] = [];
 
 const doors = new GateDoors(link, size, log);
 const pool = new Pool({
@@ -192,6 +202,7 @@ const second = setInterval(() => {
 const follower = setInterval(() => {
   if (register !== undefined) void doors.follow(register, pool);
 }, followEveryMs);
+started = true;
 note("start", "allowed", `pid ${process.pid}, ${size} workers, snapshot ${snapshotNow()}`);
 
 /** Compiles a verified snapshot and has every worker decide by it. Returns what is wrong with it. */
@@ -333,12 +344,19 @@ function snapshotNow(): string {
 }
 
 /** What is on disk from an earlier start, or what a token buys now. */
-async function ownIdentity(): Promise<{
-  control: StoredCredentials;
-  data: StoredCredentials;
-  snapshotKey: string;
-}> {
+async function ownIdentity(): Promise<GateIdentity> {
   const keyFile = join(home, "snapshot-key.pem");
+  const held = await readHeld(keyFile);
+  // An expired gate cannot renew. Where somebody can invite it again it waits for that; else it says so, over and over.
+  const canAsk = config.tokenFile !== undefined || config.apart !== true;
+  if (held !== undefined && (isLiving(held) || !canAsk)) return held;
+  const token = await firstToken();
+  const enrolled = await enrollGate({ token, controlOut: controlDir, dataOut: dataDir, clock });
+  writeFileSync(keyFile, enrolled.snapshotKeyPem, { mode: 0o600 });
+  return { ...enrolled, snapshotKey: enrolled.snapshotKeyPem };
+}
+
+async function readHeld(keyFile: string): Promise<GateIdentity | undefined> {
   try {
     return {
       control: await readCredentials(controlDir),
@@ -346,11 +364,12 @@ async function ownIdentity(): Promise<{
       snapshotKey: readFileSync(keyFile, "utf8"),
     };
   } catch {
-    const token = await firstToken();
-    const enrolled = await enrollGate({ token, controlOut: controlDir, dataOut: dataDir, clock });
-    writeFileSync(keyFile, enrolled.snapshotKeyPem, { mode: 0o600 });
-    return { ...enrolled, snapshotKey: enrolled.snapshotKeyPem };
+    return undefined;
   }
+}
+
+function isLiving({ control, data }: GateIdentity): boolean {
+  return [control, data].every((one) => Date.parse(one.identity?.notAfter ?? "") > clock());
 }
 
 function firstToken(): Promise<string> {
@@ -374,6 +393,7 @@ async function* pages<T>(hits: AsyncIterable<T>): AsyncIterable<readonly T[]> {
 async function leave(): Promise<void> {
   if (leaving) return;
   leaving = true;
+  if (!started) process.exit(0); // nothing is open yet
   clearInterval(second);
   clearInterval(follower);
   note("drain", "allowed", `pid ${process.pid}`);
