@@ -36,6 +36,46 @@ export const commands: readonly Entry[] = [
     load: () => import("./commands/schema.ts"),
   },
   {
+    name: "apply",
+    summary: "publish the register: shows what changes, asks, and tells every gate",
+    load: () => import("./commands/apply.ts"),
+  },
+  {
+    name: "diff",
+    summary: "say what applying the register would change",
+    load: () => import("./commands/diff.ts"),
+  },
+  {
+    name: "status",
+    summary: "say how control, gates and identities are, and what can be gone around",
+    load: () => import("./commands/status.ts"),
+  },
+  {
+    name: "history",
+    summary: "list the versions of the register, who made them, when and why",
+    load: () => import("./commands/history.ts"),
+  },
+  {
+    name: "rollback",
+    summary: "publish the register of an older version again; revocations stay",
+    load: () => import("./commands/rollback.ts"),
+  },
+  {
+    name: "token",
+    summary: "make, list and void single-use enrolment tokens",
+    load: () => import("./commands/token.ts"),
+  },
+  {
+    name: "revoke",
+    summary: "stop admitting a principal, or one certificate with all that were renewed from it",
+    load: () => import("./commands/revoke.ts"),
+  },
+  {
+    name: "ca",
+    summary: "look at the two certificate authorities, and rotate them",
+    load: () => import("./commands/ca.ts"),
+  },
+  {
     name: "enroll",
     summary: "turn an enrolment token into a key and a certificate, and keep them fresh",
     load: () => import("./commands/enroll.ts"),
