@@ -40,12 +40,19 @@ export type IssuanceWorld = {
   leafMs: number;
   joinAddress: string;
   principal(kind: PrincipalKind, name: string): Principal;
+  /** Called after the test, before the directory is removed; the last first. */
+  atEnd(end: () => unknown): void;
 };
 
 /** Real authorities and real issuing over a store in memory; everything is gone after the test. */
 export async function startIssuanceWorld(t: TestContext): Promise<IssuanceWorld> {
   const dir = await mkdtemp(join(tmpdir(), "sallyport-issuance-"));
-  t.after(() => rm(dir, { recursive: true, force: true }));
+  const endings: (() => unknown)[] = [];
+  t.after(async () => {
+    // The runner calls what was registered first, first: what still writes has to end before its directory goes.
+    for (const end of endings.reverse()) await end();
+    await rm(dir, { recursive: true, force: true });
+  });
   const clock = { now: Date.now() };
   const open = (plane: Plane) =>
     openAuthority({ dir: join(dir, plane), plane, trustDomain, clock: () => clock.now });
@@ -63,6 +70,7 @@ export async function startIssuanceWorld(t: TestContext): Promise<IssuanceWorld>
     leafMs: 3_600_000,
     joinAddress: "127.0.0.1:7442",
     principal: (kind, name) => principalOf({ trustDomain, kind, name }),
+    atEnd: (end) => void endings.push(end),
   };
   const issuance = createIssuance({
     store: storeIn(world),
@@ -93,7 +101,6 @@ export type TestDoor = {
 
 /** A join door for tests: real TLS, real issuing, nothing else. `serveAs` presents other credentials. */
 export async function startTestDoor(
-  t: TestContext,
   world: IssuanceWorld,
   serveAs?: { readonly keyPem: string; readonly chainPem: string },
 ): Promise<TestDoor> {
@@ -136,7 +143,7 @@ export async function startTestDoor(
   );
   server.on("tlsClientError", (_cause, socket) => socket.destroy());
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  t.after(() => {
+  world.atEnd(() => {
     server.closeAllConnections();
     server.close();
   });

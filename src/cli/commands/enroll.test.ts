@@ -36,7 +36,7 @@ function run(
 
 async function startWorld(t: TestContext) {
   const world = await startIssuanceWorld(t);
-  await startTestDoor(t, world);
+  await startTestDoor(world);
   const newToken = async () =>
     (
       await world.issuance.createToken({

@@ -25,7 +25,7 @@ const unreachable = (pattern: RegExp) => (cause: unknown) =>
 
 test("a token becomes a key, a chain and a bundle that fit together", async (t) => {
   const world = await startIssuanceWorld(t);
-  await startTestDoor(t, world);
+  await startTestDoor(world);
   const { token } = await world.issuance.createToken({
     principal: world.principal("service", "web"),
     createdBy: "admin/first",
@@ -47,7 +47,7 @@ test("a token becomes a key, a chain and a bundle that fit together", async (t) 
 
 test("a gate gets a leaf of each plane, and the key that signs snapshots", async (t) => {
   const world = await startIssuanceWorld(t);
-  await startTestDoor(t, world);
+  await startTestDoor(world);
   const { token } = await world.issuance.createToken({
     principal: world.principal("gate", "g1"),
     createdBy: "admin/first",
@@ -70,7 +70,7 @@ test("a gate gets a leaf of each plane, and the key that signs snapshots", async
 
 test("when the answer is lost, the same call gets the same certificate", async (t) => {
   const world = await startIssuanceWorld(t);
-  const door = await startTestDoor(t, world);
+  const door = await startTestDoor(world);
   const { token } = await world.issuance.createToken({
     principal: world.principal("service", "web"),
     createdBy: "admin/first",
@@ -84,7 +84,7 @@ test("when the answer is lost, the same call gets the same certificate", async (
 
 test("a token that comes with a second key is refused, and what the first one got is revoked", async (t) => {
   const world = await startIssuanceWorld(t);
-  await startTestDoor(t, world);
+  await startTestDoor(world);
   const { token } = await world.issuance.createToken({
     principal: world.principal("service", "web"),
     createdBy: "admin/first",
@@ -176,7 +176,7 @@ test("a server that is not the token's is told nothing", async (t) => {
     ],
   ];
   for (const [claim, keyPem, chainPem, says] of rows) {
-    const door = await startTestDoor(t, world, { keyPem, chainPem });
+    const door = await startTestDoor(world, { keyPem, chainPem });
     const { token } = await world.issuance.createToken({
       principal: world.principal("service", "web"),
       createdBy: "admin/first",

@@ -28,7 +28,7 @@ const minuteMs = 60_000;
 
 async function startWeb(t: TestContext) {
   const world = await startIssuanceWorld(t);
-  const door = await startTestDoor(t, world);
+  const door = await startTestDoor(world);
   const { token } = await world.issuance.createToken({
     principal: world.principal("service", "web"),
     createdBy: "admin/first",
@@ -39,12 +39,7 @@ async function startWeb(t: TestContext) {
 }
 
 /** Starts renewal with clocks of the test's, and collects what it says; closed after the test. */
-async function start(
-  t: TestContext,
-  world: IssuanceWorld,
-  dir: string,
-  more: Partial<RenewalOptions> = {},
-) {
+async function start(world: IssuanceWorld, dir: string, more: Partial<RenewalOptions> = {}) {
   const said: string[] = [];
   const renewed: string[] = [];
   const failed: unknown[] = [];
@@ -66,7 +61,7 @@ async function start(
     onFailed: (cause) => void failed.push(cause),
     ...more,
   });
-  t.after(() => renewal.close());
+  world.atEnd(() => renewal.close());
   /** Waits for a condition; the clock of the test's patience is the runner's. */
   const until = async (holds: () => boolean) => {
     while (!holds()) await new Promise<void>((resolve) => (wake = resolve));
@@ -78,11 +73,11 @@ test("at two thirds of life there is a new leaf with a new key, and not before",
   timeout: 20_000,
 }, async (t) => {
   const { world, dir, first, door } = await startWeb(t);
-  const early = await start(t, world, dir);
+  const early = await start(world, dir);
   await early.renewal.close();
   assert.deepEqual(door.requests, ["POST /join/v1/enrol"], "nothing to do yet");
   world.clock.now += 41 * minuteMs;
-  const { renewed, until } = await start(t, world, dir);
+  const { renewed, until } = await start(world, dir);
   await until(() => renewed.length === 1);
   const held = await readCredentials(dir);
   assert.notEqual(held.keyPem, first.keyPem);
@@ -163,7 +158,7 @@ test("a refusal and an outage leave the old leaf in use, and are told", {
   const { world, dir, first } = await startWeb(t);
   world.clock.now += 41 * minuteMs;
   world.revoked.set("service/web", world.clock.now);
-  const { failed, said, until } = await start(t, world, dir);
+  const { failed, said, until } = await start(world, dir);
   await until(() => said.length > 0);
   assert.ok(failed[0] instanceof JoinRefused && failed[0].code === "revoked");
   assert.match(said[0] ?? "", /could not be renewed: .*"again":"[12] s"/);
@@ -175,7 +170,7 @@ test("a gate gets leaves for the names it serves, under the key of its own", {
   timeout: 20_000,
 }, async (t) => {
   const world = await startIssuanceWorld(t);
-  await startTestDoor(t, world);
+  await startTestDoor(world);
   const { token } = await world.issuance.createToken({
     principal: world.principal("gate", "g1"),
     createdBy: "admin/first",
@@ -187,7 +182,7 @@ test("a gate gets leaves for the names it serves, under the key of its own", {
     dataOut,
     clock: Date.now,
   });
-  const { renewal, renewed, until } = await start(t, world, dataOut, {
+  const { renewal, renewed, until } = await start(world, dataOut, {
     names: () => ["orders", "not-mine"],
   });
   renewal.soon();
@@ -269,7 +264,7 @@ test("the hook runs after a renewal, with whose and where, and again when it fai
   world.clock.now += 41 * minuteMs;
   let skewMs = 0;
   const command = `echo "$SALLYPORT_PRINCIPAL $SALLYPORT_DIR \${SECRET-none}" >> ${note}; test $(wc -l < ${note}) -ge 2`;
-  const { said, renewal, until } = await start(t, world, dir, {
+  const { said, renewal, until } = await start(world, dir, {
     monotonic: () => performance.now() + skewMs,
     hook: { command, env: { PATH: process.env.PATH } },
   });
@@ -285,7 +280,7 @@ test("the hook runs after a renewal, with whose and where, and again when it fai
 test("closing ends a request in flight and a hook that hangs", { timeout: 20_000 }, async (t) => {
   const { world, dir } = await startWeb(t);
   world.clock.now += 41 * minuteMs;
-  const { renewal, renewed, until } = await start(t, world, dir, {
+  const { renewal, renewed, until } = await start(world, dir, {
     hook: { command: "sleep 600", env: { PATH: process.env.PATH } },
   });
   await until(() => renewed.length === 1);
@@ -299,6 +294,6 @@ test("a directory with nothing to renew is refused at once", async (t) => {
   const { world, dir, first } = await startWeb(t);
   const { identity: _, ...bare } = first;
   await writeCredentials(dir, bare);
-  await assert.rejects(start(t, world, dir), CredentialsUnusable);
-  await assert.rejects(start(t, world, join(world.dir, "nothing")), CredentialsUnusable);
+  await assert.rejects(start(world, dir), CredentialsUnusable);
+  await assert.rejects(start(world, join(world.dir, "nothing")), CredentialsUnusable);
 });
