@@ -189,7 +189,7 @@ export const allowRule = fields("a rule", {
   ...ruleFields,
   limit: { shape: limit, about: "A rate for each caller." },
 });
-export const denyRule = fields("a deny rule", ruleFields);
+const denyRule = fields("a deny rule", ruleFields);
 
 const portFields = {
   protocol: { shape: word(["http", "grpc", "tcp"]), about: "What callers speak. Default http." },
@@ -303,7 +303,7 @@ const versionOne: Shape<1> = {
   },
 };
 
-export const networks = named({
+const networks = named({
   what: "network",
   name: (written) =>
     written === "internal" || written === "public" || written === "localhost"
@@ -314,7 +314,7 @@ export const networks = named({
   max: 256,
 });
 
-export const services = named({
+const services = named({
   what: "service",
   name: readName,
   nameSchema,

@@ -350,6 +350,12 @@ test("what is too large or too deep is said, not tried", () => {
   assert.ok(parse(`a: ${"- ".repeat(20_000)}`).problems.length > 0);
 });
 
+test("a file full of mistakes is told as far as anybody reads", () => {
+  const { problems } = parse(`a: {${"b: 1, ".repeat(130_000)}}`);
+  assert.equal(problems.length, 2001);
+  assert.equal(problems.at(-1)?.code, "too-many");
+});
+
 test("files of teams are merged in the order of their names", () => {
   const { register, problems, locate } = parseRegister([
     { name: "sallyport.yaml", text: withOrders("") },

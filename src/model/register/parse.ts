@@ -37,6 +37,8 @@ export type ParsedRegister = {
 };
 
 const filesMax = 1000;
+/** More than anybody reads in one run; what is beyond is counted as one. */
+const problemsMax = 2000;
 const defaultTimeouts: Timeouts = { connectMs: 1000, responseHeadMs: 15_000, idleMs: 60_000 };
 const defaultPorts = { control: 7440, join: 7442, ops: 7441, data: 7443 } as const;
 
@@ -98,13 +100,16 @@ class Run {
   /** A file that could not be read at all may define what others name: then nothing is concluded. */
   end(draft?: Register): ParsedRegister {
     const { problems, locate } = this;
-    const damaged = new Set(this.#broken);
+    const damaged = new Set<string>();
+    const note = (path: string) => {
+      // Whatever contains something that is damaged is damaged too.
+      for (let rest = path; rest !== "" && !damaged.has(rest); rest = parentOf(rest))
+        damaged.add(rest);
+    };
+    for (const path of this.#broken) note(path);
     for (const { severity, path } of problems)
-      if (severity === "error" && path !== undefined) damaged.add(path);
-    const isDamaged = (path: string) =>
-      [...damaged].some(
-        (each) => each === path || each.startsWith(`${path}.`) || each.startsWith(`${path}[`),
-      );
+      if (severity === "error" && path !== undefined) note(path);
+    const isDamaged = (path: string) => damaged.has(path);
     const isSound = problems.every((problem) => problem.severity !== "error");
     const rest = { problems, locate, isDamaged };
     if (!draft || this.#unread) return rest;
@@ -112,7 +117,18 @@ class Run {
   }
 
   add(problem: Omit<Problem, "severity">): void {
-    this.problems.push({ severity: "error", ...problem });
+    this.#push({ severity: "error", ...problem });
+  }
+
+  #push(problem: Problem): void {
+    const { length } = this.problems;
+    if (length < problemsMax) this.problems.push(problem);
+    else if (length === problemsMax)
+      this.problems.push({
+        code: "too-many",
+        severity: "error",
+        message: `more than ${problemsMax} problems: mend these first`,
+      });
   }
 
   readonly report: Report = ({ place, path }, problem) => {
@@ -121,7 +137,7 @@ class Run {
 
   read(file: SourceFile): Tree | undefined {
     const { tree, problems } = readYaml(file);
-    this.problems.push(...problems);
+    for (const problem of problems) this.#push(problem);
     if (!tree) {
       this.#unread = true;
       return undefined;
@@ -146,7 +162,7 @@ class Run {
     while (rest !== "") {
       const place = this.#places.get(rest);
       if (place) return place;
-      rest = rest.replace(/(\.[^.[]*|\[\d+\]|^[^.[]+)$/, "");
+      rest = parentOf(rest);
     }
     return this.#start;
   };
@@ -352,6 +368,11 @@ class Run {
       ...(read.why === undefined ? {} : { why: read.why }),
     };
   }
+}
+
+/** `services.orders.allow` of `services.orders.allow[0]`; nothing of `services`. */
+function parentOf(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf("."), path.lastIndexOf("[")));
 }
 
 function isEmptyList(tree: Tree | undefined): boolean {

@@ -388,7 +388,15 @@ function translate(
       };
     case "RESOURCE_EXHAUSTION":
       return { code: "too-deep", message: `nested more than ${depthMax} levels deep` };
-    default:
+    case "MULTIPLE_ANCHORS":
+    case "BAD_PROP_ORDER":
+    case "KEY_OVER_1024_CHARS":
+    case "NON_STRING_KEY":
+    case "DUPLICATE_KEY":
+    case "MULTIPLE_DOCS":
+    case "IMPOSSIBLE":
       return { code, message: error.message.split("\n")[0] ?? "this is not YAML" };
   }
+  // A code that a later version of the library brings.
+  return { code, message: "this is not YAML" };
 }

@@ -17,7 +17,7 @@ export type Report = (
   problem: Pick<Problem, "code" | "message" | "hint">,
 ) => void;
 
-export type Field<T> = {
+type Field<T> = {
   readonly shape: Shape<T>;
   readonly about: string;
   readonly required?: boolean;

@@ -24,13 +24,31 @@ function methodsCover(outer: Rule["methods"], inner: Rule["methods"]): boolean {
 function pathsCover(outer: Rule["paths"], inner: Rule["paths"]): boolean {
   if (!outer || outer.includes("/**")) return true;
   if (!inner) return false;
-  return inner.every((path) => outer.some((pattern) => patternCovers(pattern, path)));
+  const patterns = segmentsOf(outer);
+  return segmentsOf(inner).every((path) =>
+    patterns.some((pattern) => segmentsCover(pattern, path)),
+  );
+}
+
+const split = new WeakMap<readonly string[], readonly (readonly string[])[]>();
+
+/** Split once for each rule: every rule of a service is compared with every other. */
+function segmentsOf(paths: readonly string[]): readonly (readonly string[])[] {
+  const known = split.get(paths);
+  if (known) return known;
+  const segments = paths.map((path) => path.slice(1).split("/"));
+  split.set(paths, segments);
+  return segments;
 }
 
 /** Whether everything that `inner` matches is matched by `outer`: `/orders/**` covers `/orders`, `/orders/:id`, `/orders/7/**`. */
 export function patternCovers(outer: string, inner: string): boolean {
-  const [a, b] = [outer.slice(1).split("/"), inner.slice(1).split("/")];
-  for (const [i, segment] of a.entries()) {
+  return segmentsCover(outer.slice(1).split("/"), inner.slice(1).split("/"));
+}
+
+function segmentsCover(a: readonly string[], b: readonly string[]): boolean {
+  for (let i = 0; i < a.length; i++) {
+    const segment = a[i] ?? "";
     if (segment === "**") return true;
     const other = b[i];
     if (other === undefined || other === "**") return false;

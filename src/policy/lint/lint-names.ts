@@ -46,6 +46,9 @@ function isUnknownNetwork(bind: Bind): boolean {
   return bind.kind === "hostname" && !bind.host.includes(".") && bind.host !== "localhost";
 }
 
+/** Looking for what was meant costs a pass over every service. */
+const hintsMax = 100;
+
 function ruleNames(register: Register): Remark[] {
   const services = Object.keys(register.services);
   const remarks: Remark[] = [];
@@ -60,7 +63,7 @@ function ruleNames(register: Register): Remark[] {
               severity: "error",
               message: `the caller ${JSON.stringify(caller)} is not registered`,
               hint:
-                didYouMean(caller, services) ??
+                (remarks.length < hintsMax ? didYouMean(caller, services) : undefined) ??
                 `register it: services: { ${caller}: { owner: ... } }`,
               path: `${path}.from[${j}]`,
             });

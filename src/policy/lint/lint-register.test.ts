@@ -140,6 +140,12 @@ for (const [claim, text, ...codes] of ruleCases)
     for (const each of about) assert.ok((each.line ?? 0) >= 8, "told where it is");
   });
 
+test("rules: what would take minutes to compare is not compared, and that is told", () => {
+  const paths = (i: number) => Array.from({ length: 100 }, (_, k) => `/a${i}-${k}/b`).join(", ");
+  const text = allow(...Array.from({ length: 101 }, (_, i) => `from: web, paths: [${paths(i)}]`));
+  assert.ok(told(text).some((each) => each.endsWith("warning rules-not-compared")));
+});
+
 const around = (text: string) =>
   `version: 1\ntrustDomain: t.internal\n${text}\nservices: { web: { owner: a }, orders: { owner: a, upstreams: ["127.0.0.1:9001"], allow: [{ id: r, from: web }] } }\n`;
 const upstream = (text: string) =>

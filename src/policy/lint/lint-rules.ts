@@ -63,6 +63,9 @@ function neverMatches(
   return remarks;
 }
 
+/** Paths of one service that are held against each other, each against all: about a second's work. */
+const comparedPathsMax = 10_000;
+
 function shadowed(
   name: string,
   service: Service,
@@ -71,22 +74,35 @@ function shadowed(
 ): Remark[] {
   const remarks: Remark[] = [];
   // What can match at all, now or later.
-  const live = rulesOf(name, service).filter(
-    ({ rule, path }) =>
-      !isDamaged(path) &&
-      rule.from.length > 0 &&
-      rule.ports.length > 0 &&
-      rule.methods?.length !== 0 &&
-      rule.paths?.length !== 0 &&
-      (rule.expiresMs === undefined || rule.expiresMs > nowMs),
-  );
-  for (const [i, { rule, path }] of live.entries()) {
+  const live = rulesOf(name, service)
+    .filter(
+      ({ rule, path }) =>
+        !isDamaged(path) &&
+        rule.from.length > 0 &&
+        rule.ports.length > 0 &&
+        rule.methods?.length !== 0 &&
+        rule.paths?.length !== 0 &&
+        (rule.expiresMs === undefined || rule.expiresMs > nowMs),
+    )
+    .map((each, at) => ({ ...each, at }));
+  const paths = live.reduce((sum, { rule }) => sum + (rule.paths?.length ?? 1), 0);
+  if (paths > comparedPathsMax)
+    return [
+      {
+        code: "rules-not-compared",
+        severity: "warning",
+        message: `${live.length} rules with ${paths} paths are too many to find out which of them shadow others`,
+        hint: "use fewer, wider patterns, or split the service",
+        path: `services.${name}`,
+      },
+    ];
+  for (const { rule, path, at } of live) {
     const over = live.find(
-      (other, j) =>
-        j !== i &&
+      (other) =>
+        other.at !== at &&
         outlasts(other.rule, rule) &&
         covers(other.rule, rule) &&
-        beats(other.rule, rule, j < i),
+        beats(other.rule, rule, other.at < at),
     );
     if (!over) continue;
     const [mine, theirs] = [JSON.stringify(rule.id), JSON.stringify(over.rule.id)];
@@ -98,7 +114,7 @@ function shadowed(
         hint: "narrow the deny rule, or remove this one",
         path,
       });
-    else if (live.indexOf(over) < i)
+    else if (over.at < at)
       remarks.push({
         code: "rule-shadowed",
         severity: "error",

@@ -1,4 +1,4 @@
-import { classifyAddress } from "../../base/address.ts";
+import { type AddressClass, classifyAddress } from "../../base/address.ts";
 import type { Register } from "../../model/register.ts";
 import { bindsOf, mayMeet } from "./binds-of.ts";
 import type { Remark } from "./lint-register.ts";
@@ -6,6 +6,7 @@ import type { Remark } from "./lint-register.ts";
 /** Where the gate forwards to: never to itself, never to what hands out credentials, not in the clear, never two ports in one. */
 export function lintUpstreams(register: Register): Remark[] {
   const remarks: Remark[] = [];
+  const binds = bindsOf(register);
   const taken = new Map<string, string>();
   const take = (address: string, owner: string, path: string) => {
     const first = taken.get(address);
@@ -48,7 +49,7 @@ export function lintUpstreams(register: Register): Remark[] {
           ? `[${host}]:${upstream.port}`
           : `${host}:${upstream.port}`;
         take(address, owner, path);
-        const door = bindsOf(register).find(({ bind }) =>
+        const door = binds.find(({ bind }) =>
           mayMeet(register, bind, { host: upstream.host, port: upstream.port }),
         );
         const why = door
@@ -91,20 +92,16 @@ function isLoopback(host: string): boolean {
   return classifyAddress(host) === "loopback";
 }
 
+const forbiddenClasses: Partial<Record<AddressClass, string>> = {
+  metadata: "belongs to the cloud's metadata service",
+  "link-local": "is link-local",
+  wildcard: "is no address that can be dialled, it means every address",
+  multicast: "is no address that a service can have",
+  reserved: "is no address that a service can have",
+};
+
 /** Whether the literal may not be dialled; a name is judged by what it resolves to, when it is dialled. */
 function forbidden(host: string): string | undefined {
   if (!/^[\d.]+$/.test(host) && !host.includes(":")) return undefined;
-  switch (classifyAddress(host)) {
-    case "metadata":
-      return "belongs to the cloud's metadata service";
-    case "link-local":
-      return "is link-local";
-    case "wildcard":
-      return "is no address that can be dialled, it means every address";
-    case "multicast":
-    case "reserved":
-      return "is no address that a service can have";
-    default:
-      return undefined;
-  }
+  return forbiddenClasses[classifyAddress(host)];
 }
