@@ -35,6 +35,11 @@ export function followDoor<Opened extends Running>(options: {
     endpoint: Endpoint,
     admits: (ip: string) => boolean,
   ) => Promise<{ readonly opened: Opened; readonly address: Endpoint }>;
+  /** Where a door with port 0 was before; 0: nowhere. */
+  readonly remembered: {
+    port(door: string): Promise<number>;
+    keep(door: string, port: number): Promise<void>;
+  };
   readonly log: Log;
 }): FollowedDoor<Opened> {
   const { log, name, open } = options;
@@ -69,7 +74,7 @@ export function followDoor<Opened extends Running>(options: {
         }
         try {
           const state: { admits: (ip: string) => boolean } = { admits };
-          const { opened, address } = await open(endpoint, (ip) => state.admits(ip));
+          const { opened, address } = await openAgain(endpoint, (ip) => state.admits(ip));
           const host = bind.kind === "hostname" ? bind.host : address.host;
           doors.set(
             key,
@@ -90,6 +95,17 @@ export function followDoor<Opened extends Running>(options: {
     }
     for (const problem of found) if (!problems.includes(problem)) log.warn({ door: name }, problem);
     problems = found;
+  }
+
+  async function openAgain(endpoint: Endpoint, admits: (ip: string) => boolean) {
+    if (endpoint.port !== 0) return await open(endpoint, admits);
+    const door = `${name} ${endpoint.host}`;
+    const port = await options.remembered.port(door);
+    const again =
+      port > 0 ? await open({ ...endpoint, port }, admits).catch(() => undefined) : undefined;
+    const made = again ?? (await open(endpoint, admits));
+    await options.remembered.keep(door, made.address.port);
+    return made;
   }
 
   return {

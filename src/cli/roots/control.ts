@@ -205,9 +205,15 @@ const needs: Needs = {
 };
 const app = createApp({ store, registry, needs, notes });
 
+/** Ports that the system chose: gates and operators look for control where it was before it was killed. */
+const remembered = {
+  port: async (door: string) => Number((await store.setting(`port ${door}`)) ?? 0),
+  keep: (door: string, port: number) => store.saveSetting(`port ${door}`, String(port)),
+};
 const controlDoor = followDoor({
   name: "control",
   log,
+  remembered,
   async open(endpoint, admits) {
     const opened = await openApiDoor({
       app,
@@ -224,6 +230,7 @@ const controlDoor = followDoor({
 const joinDoor = followDoor({
   name: "join",
   log,
+  remembered,
   async open(endpoint, admits) {
     const opened = await startJoinDoor({
       binds: [{ ...endpoint, admits }],

@@ -343,7 +343,12 @@ test("a serial takes its line with it; unknown ones are said to be unknown", asy
     at: world.world.nowMs,
   });
   assert.ok(leaf && (await world.store.isRevoked({ ...leaf, serial: "ff", at: leaf.at + 1 })));
-  for (const body of [{ serial: "abcdef" }, { principal: "gate/none" }, { principal: "nonsense" }])
+  for (const body of [
+    { serial: "abcdef" },
+    { principal: "gate/none" },
+    { principal: "service/wbe" },
+    { principal: "nonsense" },
+  ])
     assert.equal(
       (await refusedCall(admin.call("POST", "/v1/revocations", { body }))).code,
       "not_found",

@@ -360,10 +360,16 @@ async function findTarget(
       hint: "principals are written kind/name, like service/web or gate/g1",
     });
   const principal = principalOf(parts);
-  // A service that was taken out of the register may still hold a leaf, and so be worth revoking: any service may be named.
-  if (parts.kind !== "service" && !(await store.findPrincipal(principal)))
+  // A service that was taken out of the register may still hold a leaf. A name that nobody ever held is a slip of the pen,
+  // and whoever made it must not believe that somebody was cut off.
+  const isKnown =
+    parts.kind === "service"
+      ? (await store.isRegistered(principal)) ||
+        (await store.newestLeaves(0)).some((leaf) => leaf.principal === principal)
+      : (await store.findPrincipal(principal)) !== undefined;
+  if (!isKnown)
     throw new ControlRefusal("not_found", `there is no ${request.principal}`, {
-      hint: "sallyport status lists gates and operators",
+      hint: "services stand in the register; sallyport status lists gates",
     });
   return { principal };
 }
