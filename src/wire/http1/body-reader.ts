@@ -123,7 +123,8 @@ export class BodyReader {
             if (!this.#endSize(octet)) return this.#failSize(at, octet);
             break;
           }
-          this.#left = this.#left * 16 + value - 1;
+          // The brackets matter: next to 2^53 a sum that goes up and down again is rounded.
+          this.#left = this.#left * 16 + (value - 1);
           this.#digits += 1;
           if (this.#digits > sizeDigitsMax || this.#left > Number.MAX_SAFE_INTEGER)
             return this.#fail(at, "a chunk size beyond 2^53");

@@ -13,7 +13,8 @@ export function parseLength(value: string): number {
   for (let at = 0; at < length; at += 1) {
     const digit = value.charCodeAt(at);
     if (digit < ZERO || digit > NINE) return -1;
-    number = number * 10 + digit - ZERO;
+    // The brackets matter: next to 2^53 a sum that goes up and down again is rounded.
+    number = number * 10 + (digit - ZERO);
   }
   return number <= Number.MAX_SAFE_INTEGER ? number : -1;
 }
