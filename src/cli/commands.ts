@@ -31,6 +31,11 @@ export const commands: readonly Entry[] = [
     load: () => import("./commands/up.ts"),
   },
   {
+    name: "prove",
+    summary: "try what the register allows and what must never work, against a running gate",
+    load: () => import("./commands/prove.ts"),
+  },
+  {
     name: "schema",
     summary: "print the JSON Schema of the register, for editors",
     load: () => import("./commands/schema.ts"),

@@ -140,7 +140,8 @@ export async function confirm(question: string): Promise<boolean> {
   return !isCancel(answer) && answer;
 }
 
-function findContext(option: string | undefined): string {
+/** The directory of credentials that a command speaks with. Throws `Exit`. */
+export function findContext(option: string | undefined): string {
   const named = option ?? readSetting("context");
   if (named !== undefined) {
     const dir = resolve(named);

@@ -82,5 +82,5 @@ export async function judge(attempt: Attempt, findHit: FindHit): Promise<Outcome
 
 function describe(of: Omit<Expected, "and">): string {
   const parts = [of.ended ? "closed" : undefined, of.status?.toString(), of.code];
-  return parts.filter((part) => part !== undefined).join(" ") || "nothing";
+  return parts.filter((part) => part !== undefined).join(" ") || "let through";
 }
