@@ -67,8 +67,8 @@ export abstract class Intake {
 
   /** Reads from `chunk` at `from`; returns how far it came. Called again until the chunk is used up. */
   protected abstract consume(chunk: Buffer, from: number): number;
-  /** The event that needs no further byte, the end of a message. `more`: bytes are here that come after it, from `at` of the chunk on. True when there was one. */
-  protected abstract settle(more: boolean, at: number): boolean;
+  /** The event that needs no further byte, the end of a message. `more`: bytes are here that come after it. True when there was one. */
+  protected abstract settle(more: boolean): boolean;
   /** The input is over and everything before was read. */
   protected abstract finish(): void;
   protected abstract onFailure(error: WireError): void;
@@ -80,7 +80,7 @@ export abstract class Intake {
       let chunk = first;
       let lent = true;
       while (!this.stopped) {
-        if (this.settle(chunk !== undefined || this.#waiting.length > 0, 0)) continue;
+        if (this.settle(chunk !== undefined || this.#waiting.length > 0)) continue;
         if (chunk === undefined) {
           chunk = this.#waiting.shift();
           lent = false;
@@ -110,7 +110,7 @@ export abstract class Intake {
   #read(chunk: Buffer): Buffer | undefined {
     let at = 0;
     while (at < chunk.length && !this.stopped) {
-      if (!this.settle(true, at)) at = this.consume(chunk, at);
+      if (!this.settle(true)) at = this.consume(chunk, at);
     }
     this.#before += at;
     return at < chunk.length ? chunk.subarray(at) : undefined;

@@ -46,6 +46,8 @@ export type ResponseHead = {
   readonly connectionNames: readonly string[];
 };
 
+export type { WireError };
+
 /** All are called synchronously, from `push`, `resume` or `end`. */
 export interface ResponseEvents {
   /** A 1xx; the final response is still to come. Never a 101. */
@@ -92,6 +94,8 @@ export class ResponseParser extends Intake {
   #state: number = IDLE;
   #method = "";
   #informational = 0;
+  /** An interim response said `close`, which also goes for the final one. */
+  #closing = false;
   #stray = false;
   // Offset from the first octet of the head.
   #lineTo = 0;
@@ -112,6 +116,7 @@ export class ResponseParser extends Intake {
       throw new Error("a request is sent before the last one was answered");
     this.#method = method;
     this.#informational = 0;
+    this.#closing = false;
     this.#state = EXPECTING;
   }
 
@@ -137,14 +142,14 @@ export class ResponseParser extends Intake {
     }
   }
 
-  protected override settle(more: boolean, at: number): boolean {
+  protected override settle(more: boolean): boolean {
     if (this.#state !== ENDING) return false;
     this.#state = IDLE;
-    // Bytes that are already here cannot answer a request that is yet to be sent, so `onEnd` must not be able to send one.
+    // Bytes that are already here cannot answer a request that is yet to be sent, so `onEnd` must not be able to send one. They are
+    // refused when they are read, which may be after a pause.
     this.#stray = more;
     const { trailers } = this.#body;
     this.#events.onEnd(trailers);
-    if (more) this.#refuse("bytes behind the end of the response", at);
     return true;
   }
 
@@ -212,6 +217,7 @@ export class ResponseParser extends Intake {
         this.#refuse(`more than ${this.#informationalMax} interim responses`, after);
         return;
       }
+      this.#closing ||= !head.keepAlive;
       this.#state = EXPECTING;
       this.#events.onInformational(head);
       return;
@@ -324,7 +330,7 @@ export class ResponseParser extends Intake {
       minor,
       headers,
       fields,
-      keepAlive: stays && body !== "close",
+      keepAlive: stays && body !== "close" && !this.#closing,
       keepAliveTimeoutSeconds,
       body,
       contentLength: Math.max(length, 0),
