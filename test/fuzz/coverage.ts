@@ -10,17 +10,19 @@ const tests = [
   ...globSync("test/corpus/*.test.ts"),
   "test/fuzz/http1.test.ts",
 ];
-const { status } = spawnSync(
+const { status, stdout } = spawnSync(
   process.execPath,
   [
     "--test",
-    "--test-reporter=dot",
+    "--test-reporter=spec",
     "--experimental-test-coverage",
     "--test-coverage-include=src/wire/**",
     "--test-coverage-exclude=src/wire/**/*.test.ts",
     "--test-coverage-branches=90",
     ...tests,
   ],
-  { stdio: "inherit" },
+  { stdio: ["ignore", "pipe", "inherit"], encoding: "utf8", maxBuffer: 2 ** 26 },
 );
+const report = stdout.indexOf("start of coverage report");
+console.log(report < 0 ? stdout : stdout.slice(report));
 process.exitCode = status ?? 1;
