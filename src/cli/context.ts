@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import type { Command } from "commander";
+import { splitHostPort } from "../base/address.ts";
 import { formatDuration } from "../base/duration.ts";
 import { type Problem, place } from "../base/problem.ts";
 import {
@@ -14,7 +15,9 @@ import {
 import {
   CredentialsUnusable,
   readCredentials,
+  type StoredCredentials,
 } from "../identity/credentials/credential-directory.ts";
+import { writeFileDurably } from "../identity/durable-files.ts";
 import { parsePrincipal, shortName } from "../model/principal.ts";
 import { Exit } from "./exit.ts";
 import { output } from "./output.ts";
@@ -43,27 +46,38 @@ export type Context = {
 
 /** The option that every command with a control plane has. */
 export function withContextOption(command: Command): Command {
-  return command.option(
-    "--context <dir>",
-    "credentials and address of the control plane (default: SALLYPORT_CONTEXT, else the nearest .sallyport/admin)",
-  );
+  return command
+    .option(
+      "--context <dir>",
+      "credentials and address of the control plane (default: SALLYPORT_CONTEXT, else the nearest .sallyport/admin)",
+    )
+    .option(
+      "--api <url>",
+      "its address, once, for credentials that were just enrolled: kept in the context",
+    );
 }
 
 /** Finds the context, does the work with it, and releases its connections. Throws `Exit`. */
 export async function withContext<T>(
-  options: { readonly context?: string },
+  options: { readonly context?: string; readonly api?: string },
   work: (context: Context) => Promise<T>,
 ): Promise<T> {
-  const dir = findContext(options.context);
-  const { api, principal, trustDomain } = readContextFile(dir);
+  const dir = findContext(options.context, options.api !== undefined);
   const credentials = await readCredentials(dir).catch((cause) => {
     if (cause instanceof CredentialsUnusable) throw new Exit(2, cause.message, cause.hint);
     throw cause;
   });
+  const written =
+    options.api === undefined ? readContextFile(dir) : newContext(options.api, credentials);
+  const { api, principal, trustDomain } = written;
   const client = createControlClient({ api, trustDomain, credentials, clock: () => Date.now() });
   const ask: Context["ask"] = async (method, path, more) => {
     try {
-      return await client.call(method, path, more);
+      const reply = await client.call(method, path, more);
+      // Only once it has answered: an address with a slip in it is not worth keeping.
+      if (options.api !== undefined)
+        await writeFileDurably(join(dir, "context.json"), `${JSON.stringify(written, null, 2)}\n`);
+      return reply;
     } catch (cause) {
       if (cause instanceof ApiUnreachable) throw new Exit(3, cause.message, cause.hint);
       throw cause;
@@ -141,15 +155,15 @@ export async function confirm(question: string): Promise<boolean> {
 }
 
 /** The directory of credentials that a command speaks with. Throws `Exit`. */
-export function findContext(option: string | undefined): string {
+export function findContext(option: string | undefined, isNew = false): string {
   const named = option ?? readSetting("context");
   if (named !== undefined) {
     const dir = resolve(named);
-    if (existsSync(join(dir, "context.json"))) return dir;
+    if (isNew || existsSync(join(dir, "context.json"))) return dir;
     throw new Exit(
       2,
       `${named} is no context: there is no context.json in it`,
-      'it holds key.pem, chain.pem, bundle.pem, and context.json: { "api": "https://host:port", "principal": "spiffe://…", "trustDomain": "…" }',
+      "name a directory of an operator's credentials; the first time with --api https://HOST:PORT",
     );
   }
   const state = readSetting("state");
@@ -167,7 +181,18 @@ export function findContext(option: string | undefined): string {
   );
 }
 
-function readContextFile(dir: string): { api: string; principal: string; trustDomain: string } {
+type Written = { readonly api: string; readonly principal: string; readonly trustDomain: string };
+
+function newContext(api: string, { identity }: StoredCredentials): Written {
+  const parts = parsePrincipal(identity?.principal ?? "");
+  if (!identity || !parts)
+    throw new Exit(2, "these credentials do not say whose they are: there is no identity.json");
+  const address = api.startsWith("https://") ? splitHostPort(api.slice(8)) : undefined;
+  if (!address) throw new Exit(2, `--api "${api}" is no address`, "write https://HOST:7440");
+  return { api, principal: identity.principal, trustDomain: parts.trustDomain };
+}
+
+function readContextFile(dir: string): Written {
   const path = join(dir, "context.json");
   try {
     const found = JSON.parse(readFileSync(path, "utf8")) as Partial<Record<string, unknown>>;

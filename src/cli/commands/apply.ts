@@ -17,6 +17,7 @@ import { output } from "../output.ts";
 
 type Options = {
   readonly context?: string;
+  readonly api?: string;
   readonly json?: boolean;
   readonly dryRun?: boolean;
   readonly yes?: boolean;

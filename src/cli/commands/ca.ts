@@ -3,7 +3,7 @@ import { distance, withContext, withContextOption } from "../context.ts";
 import { Exit } from "../exit.ts";
 import { output, table } from "../output.ts";
 
-type Options = { readonly context?: string; readonly json?: boolean };
+type Options = { readonly context?: string; readonly api?: string; readonly json?: boolean };
 type RotateOptions = Options & {
   readonly prepare?: boolean;
   readonly activate?: boolean;

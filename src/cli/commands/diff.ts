@@ -4,7 +4,7 @@ import { readRegister } from "../load-register.ts";
 import { output } from "../output.ts";
 import { compareWith, printChanges } from "./apply.ts";
 
-type Options = { readonly context?: string; readonly json?: boolean };
+type Options = { readonly context?: string; readonly api?: string; readonly json?: boolean };
 
 /** `sallyport diff`: 0 nothing changes, 1 something does or the register has errors, 2 wrong usage, 3 no control plane. */
 export function command(): Command {

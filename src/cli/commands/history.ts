@@ -3,7 +3,12 @@ import { distance, withContext, withContextOption } from "../context.ts";
 import { Exit } from "../exit.ts";
 import { output, table } from "../output.ts";
 
-type Options = { readonly context?: string; readonly json?: boolean; readonly limit: string };
+type Options = {
+  readonly context?: string;
+  readonly api?: string;
+  readonly json?: boolean;
+  readonly limit: string;
+};
 
 type Head = {
   readonly epoch: number;

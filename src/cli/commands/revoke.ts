@@ -6,6 +6,7 @@ import { output } from "../output.ts";
 
 type Options = {
   readonly context?: string;
+  readonly api?: string;
   readonly json?: boolean;
   readonly serial?: string;
   readonly plane?: string;

@@ -8,6 +8,7 @@ import { count, printChanges } from "./apply.ts";
 
 type Options = {
   readonly context?: string;
+  readonly api?: string;
   readonly json?: boolean;
   readonly yes?: boolean;
   readonly epoch?: string;

@@ -2,7 +2,7 @@ import { Command } from "commander";
 import { distance, withContext, withContextOption } from "../context.ts";
 import { output, table } from "../output.ts";
 
-type Options = { readonly context?: string; readonly json?: boolean };
+type Options = { readonly context?: string; readonly api?: string; readonly json?: boolean };
 
 type Status = {
   readonly you: { readonly principal: string; readonly role: string };
