@@ -86,7 +86,7 @@ export class GateDoors {
     }
     for (const one of this.#open) if (!stay.has(one)) await this.#shut(one, pool);
     this.#open = [...stay];
-    await pool.setOwnDoors(this.#open.map((one) => one.at));
+    await pool.setOwnDoors([...this.#open.map((one) => one.at), ...declaredDoors(register)]);
     if (problems.join() !== this.#problems.join())
       for (const problem of problems) this.#log.error({}, problem);
     this.#problems = problems;
@@ -127,6 +127,14 @@ export class GateDoors {
     await pool.shut(one.door, one.at);
     this.#link.release(one.at.host, one.at.port);
   }
+}
+
+/** The other doors of this installation, as far as the register gives their addresses: no upstream may be one of them either. */
+function declaredDoors({ planes }: Register): Endpoint[] {
+  return [planes.control, planes.join, planes.ops]
+    .flatMap((door) => door.binds)
+    .filter((bind) => bind.kind === "address" && bind.port !== 0)
+    .map(({ host, port }) => ({ host, port }));
 }
 
 function same(a: Endpoint, b: Endpoint): boolean {

@@ -110,6 +110,8 @@ let subscription: Subscription | undefined;
 let deaths = 0;
 let announced = false;
 let opsPort: string | undefined;
+/** Services whose `staleAfter` has passed and of which a warning was given. */
+let stale = new Set<string>();
 /** Where control's own chains stood when it last said so. */
 let anchors: readonly { chain: string; sequence: number; head: string }[] = [];
 
@@ -198,6 +200,7 @@ const second = setInterval(() => {
   recorder.tick();
   const contact = subscription?.state().lastContactMs;
   if (contact !== undefined) confirmedMs[0] = contact;
+  warnWhenStale();
 }, 1_000);
 const follower = setInterval(() => {
   if (register !== undefined) void doors.follow(register, pool);
@@ -273,6 +276,32 @@ async function openOps(next: Register): Promise<void> {
       }
     }
   }
+}
+
+/** Whoever said how old a view may be is told when it is older, whatever the gate then does. */
+function warnWhenStale(): void {
+  const ageMs = clock() - (confirmedMs[0] ?? 0);
+  const passed = new Set<string>();
+  for (const { name, staleAfter } of pool.view?.services.values() ?? [])
+    if (staleAfter !== undefined && ageMs > staleAfter.afterMs) passed.add(name);
+  for (const name of passed) {
+    if (stale.has(name)) continue;
+    const then = pool.view?.services.get(name)?.staleAfter?.then;
+    const minutes = Math.round(ageMs / 60_000);
+    const says = `control was last heard ${minutes} min ago; ${name} is ${then === "refuse" ? "refused" : "served all the same"}`;
+    log.warn({ service: name }, says);
+    subscription?.warn({
+      id: `stale-snapshot:${config.name}:${name}`,
+      at: clock(),
+      detector: "stale-snapshot",
+      severity: "warning",
+      says,
+      hits: [],
+      count: 1,
+      gate: config.name,
+    });
+  }
+  stale = passed;
 }
 
 function notReady(): string | undefined {

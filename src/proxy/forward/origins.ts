@@ -2,7 +2,6 @@ import type { Clock, Random } from "../../base/clock.ts";
 import { Refusal } from "../../model/refusal.ts";
 import type { Upstream } from "../../model/register.ts";
 import type { CompiledPort } from "../../policy/view.ts";
-import { bounds } from "../bounds.ts";
 import { Origin } from "./origin.ts";
 import type { UpstreamConnection } from "./upstream-connection.ts";
 
@@ -105,6 +104,3 @@ export class Origins {
     return new Origin(upstream, rules, this.#world.monotonic);
   }
 }
-
-/** How often `Origins.sweep` wants to be called, ms. */
-export const originsSweepMs = bounds.upstreamIdleMs / 4;
