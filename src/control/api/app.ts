@@ -46,7 +46,8 @@ export function createApp(world: ApiWorld): ControlApp {
     const route = c.get("route");
     const call = c.get("call");
     const { peer, remote, local } = c.env;
-    const isEssential = route !== undefined && accessOf(route).essential === true;
+    // What was refused may wait: the reserve is for what was done.
+    const isEssential = !refusal && route !== undefined && accessOf(route).essential === true;
     const hit = needs.record(
       {
         at: startedMs,

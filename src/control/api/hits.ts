@@ -23,7 +23,7 @@ const queryShape = z.object({
 
 const hitShape = z
   .looseObject({ id: z.string(), at: z.number() })
-  .describe("A line of the hit log; see docs/hits.md for every field")
+  .describe("A line of the hit log, with whatever fields apply to it")
   .openapi("Hit");
 
 /** The hit logs of control and of every gate that can be asked, as one. */
