@@ -6,9 +6,12 @@ import { type AddressInfo, connect, createServer } from "node:net";
 /** Proxies run on the first, everything else on the second: nobody waits for the core of the one that is measured. */
 export const cores = { proxy: 0, others: 1 } as const;
 
+/** The program that pins: from util-linux, on every distribution. */
+export const pinner = "taskset";
+
 /** Moves all threads of a process, and what it starts from now on. Throws when taskset is missing or refuses. */
 export function pin(pid: number, core: number): void {
-  execFileSync("taskset", ["-a", "-c", "-p", String(core), String(pid)], { stdio: "ignore" });
+  execFileSync(pinner, ["-a", "-c", "-p", String(core), String(pid)], { stdio: "ignore" });
 }
 
 /** Starts a module of ours with a channel; it ends when the channel closes. Resolves with its first message. */

@@ -64,22 +64,45 @@ export function summarize(report: Report): Summary[] {
 /** The numbers in Markdown. */
 export function table(report: Report): string {
   const { machine, options } = report;
-  const rows = summarize(report).map(
-    (one) =>
-      `| ${one.name} ${one.version} | **${one.us.median.toFixed(1)}** | ${one.us.min.toFixed(1)} – ${one.us.max.toFixed(1)} | ${one.userUs.toFixed(1)} + ${one.systemUs.toFixed(1)} | ${show(one.toHaproxy)} | ${show(one.toNode)} | ${Math.round(one.perSecond)} |`,
-  );
+  const rows = summarize(report).map((one) => [
+    `${one.name} ${one.version}`,
+    `**${one.us.median.toFixed(1)}**`,
+    `${one.us.min.toFixed(1)} – ${one.us.max.toFixed(1)}`,
+    `${one.userUs.toFixed(1)} + ${one.systemUs.toFixed(1)}`,
+    show(one.toHaproxy),
+    show(one.toNode),
+    String(Math.round(one.perSecond)),
+  ]);
   const cipher = report.peers[0]?.windows[0]?.cipher ?? "";
   return [
     `Measured ${report.at.slice(0, 16).replace("T", " ")} UTC: ${options.rounds} rounds of ${options.seconds} s each, ${options.connections} connections, ${cipher}.`,
     `${machine.cores} cores of ${machine.model}, Linux ${machine.kernel}, Node ${machine.node} with OpenSSL ${machine.openssl}.`,
     `Load average ${machine.loadBefore.toFixed(1)} before and ${machine.loadAfter.toFixed(1)} after (the bench itself keeps about two processes busy); ${(machine.stolenMs / 1_000).toFixed(1)} s were taken by the hypervisor.`,
     "",
-    "| proxy | µs CPU a request, median | lowest – highest round | user + system | to HAProxy | to node:https + undici | requests a second |",
-    "|---|---|---|---|---|---|---|",
-    ...rows,
+    ...aligned([
+      [
+        "proxy",
+        "µs CPU a request, median",
+        "lowest – highest round",
+        "user + system",
+        "to HAProxy",
+        "to node:https + undici",
+        "requests a second",
+      ],
+      ...rows,
+    ]),
     "",
     ...verdicts(report),
   ].join("\n");
+}
+
+/** A table whose columns stand below each other, as the formatter wants them. */
+function aligned(rows: readonly (readonly string[])[]): string[] {
+  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
+  const [head = "", ...lines] = rows.map(
+    (row) => `| ${row.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join(" | ")} |`,
+  );
+  return [head, `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`, ...lines];
 }
 
 /** Replaces what stands between the two markers. Throws when they are not there. */

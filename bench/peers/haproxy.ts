@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { countLines } from "../count-lines.ts";
 import { type Assignment, job, type Peer } from "../job.ts";
-import { cores, end, freePort, startProgram, versionOf } from "../processes.ts";
+import { cores, end, freePort, pinner, startProgram, versionOf } from "../processes.ts";
 
 /** HAProxy with one thread, its access log in a file through standard output. Undefined when it is not installed. */
 export async function startHaproxy(given: Assignment): Promise<Peer | undefined> {
@@ -17,7 +17,7 @@ export async function startHaproxy(given: Assignment): Promise<Peer | undefined>
   writeFileSync(at("haproxy.cfg"), configuration(given, port));
   const outputFile = at("access.txt");
   const args = ["-c", String(cores.proxy), "haproxy", "-db", "-f", at("haproxy.cfg")];
-  const child = await startProgram("taskset", args, { port, outputFile });
+  const child = await startProgram(pinner, args, { port, outputFile });
   return {
     name: "haproxy",
     version,

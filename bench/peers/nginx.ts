@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { countLines } from "../count-lines.ts";
 import { type Assignment, job, type Peer } from "../job.ts";
-import { cores, end, freePort, startProgram, versionOf } from "../processes.ts";
+import { cores, end, freePort, pinner, startProgram, versionOf } from "../processes.ts";
 
 /** nginx as one process, its access log unbuffered, as it comes. Undefined when it is not installed. */
 export async function startNginx(given: Assignment): Promise<Peer | undefined> {
@@ -25,7 +25,7 @@ export async function startNginx(given: Assignment): Promise<Peer | undefined> {
     "-c",
     at("nginx.conf"),
   ];
-  const child = await startProgram("taskset", args, { port, outputFile: at("output.txt") });
+  const child = await startProgram(pinner, args, { port, outputFile: at("output.txt") });
   return {
     name: "nginx",
     version,

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { createWriteStream, readFileSync } from "node:fs";
-import type { IncomingHttpHeaders } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import type { TLSSocket } from "node:tls";
@@ -37,48 +37,7 @@ const server = createServer(
     ALPNProtocols: ["http/1.1"],
     keepAliveTimeout: 60_000,
   },
-  async (request, response) => {
-    const startedMs = performance.now();
-    const socket = request.socket as TLSSocket;
-    const method = request.method ?? "";
-    const path = request.url ?? "";
-    const caller = callers.get(socket) ?? "";
-    response.on("finish", () => {
-      const line = {
-        at: Date.now(),
-        caller,
-        peer: socket.remoteAddress,
-        method,
-        path,
-        status: response.statusCode,
-        tookMs: performance.now() - startedMs,
-      };
-      accessLog.write(`${JSON.stringify(line)}\n`);
-    });
-    if (
-      caller !== given.callerUri ||
-      (method !== "GET" && method !== "POST") ||
-      !path.startsWith(job.allowedPrefix) ||
-      path.startsWith(`${job.allowedPrefix}debug/`)
-    ) {
-      response.writeHead(403).end();
-      return;
-    }
-    try {
-      await pool.stream(
-        {
-          method,
-          path,
-          headers: { ...without(request.headers), host: job.host, "sallyport-caller": caller },
-          body: method === "GET" ? null : request,
-        },
-        ({ statusCode, headers }) => response.writeHead(statusCode, without(headers)),
-      );
-    } catch {
-      if (response.headersSent) response.destroy();
-      else response.writeHead(502).end();
-    }
-  },
+  (request, response) => void answer(request, response),
 );
 server.on("secureConnection", (socket: TLSSocket) => {
   const names = socket.getPeerCertificate().subjectaltname?.split(", ") ?? [];
@@ -97,4 +56,47 @@ function without(headers: IncomingHttpHeaders): IncomingHttpHeaders {
   const kept: IncomingHttpHeaders = {};
   for (const name in headers) if (!hopByHop.has(name)) kept[name] = headers[name];
   return kept;
+}
+
+async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const startedMs = performance.now();
+  const socket = request.socket as TLSSocket;
+  const method = request.method ?? "";
+  const path = request.url ?? "";
+  const caller = callers.get(socket) ?? "";
+  response.on("finish", () => {
+    const line = {
+      at: Date.now(),
+      caller,
+      peer: socket.remoteAddress,
+      method,
+      path,
+      status: response.statusCode,
+      tookMs: performance.now() - startedMs,
+    };
+    accessLog.write(`${JSON.stringify(line)}\n`);
+  });
+  if (
+    caller !== given.callerUri ||
+    (method !== "GET" && method !== "POST") ||
+    !path.startsWith(job.allowedPrefix) ||
+    path.startsWith(`${job.allowedPrefix}debug/`)
+  ) {
+    response.writeHead(403).end();
+    return;
+  }
+  try {
+    await pool.stream(
+      {
+        method,
+        path,
+        headers: { ...without(request.headers), host: job.host, "sallyport-caller": caller },
+        body: method === "GET" ? null : request,
+      },
+      ({ statusCode, headers }) => response.writeHead(statusCode, without(headers)),
+    );
+  } catch {
+    if (response.headersSent) response.destroy();
+    else response.writeHead(502).end();
+  }
 }
