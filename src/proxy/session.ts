@@ -53,6 +53,12 @@ export class Session implements Client {
   /** When what is being waited for must have come, monotonic ms. */
   #deadlineMs: number;
   #ending = false;
+  /** A refusal waits for its record; the next request waits for the refusal. */
+  #refusing = false;
+  /** The next request waits until the caller has taken what it was answered. */
+  #choked = false;
+  /** It asks nothing more; what it has asked is still answered. */
+  #peerEnded = false;
   #closed = false;
   /** Whether the parser lets underscores into field names, because some service accepts them. */
   readonly #underscores: boolean;
@@ -85,7 +91,7 @@ export class Session implements Client {
       },
     );
     socket.on("data", (chunk: Buffer) => this.#onData(chunk));
-    socket.on("drain", () => this.#exchange?.onClientDrain());
+    socket.on("drain", () => this.#onDrain());
     socket.on("end", () => this.#onPeerEnd());
     socket.on("error", () => undefined); // "close" follows
     socket.on("close", () => this.#onSocketClose());
@@ -95,7 +101,7 @@ export class Session implements Client {
   sweep(monotonicMs: number, clockMs: number): void {
     if (clockMs >= this.caller.notAfterMs) return this.cut("expired");
     if (this.#exchange !== undefined) return this.#exchange.sweep(monotonicMs);
-    if (this.#ending || monotonicMs < this.#deadlineMs) return;
+    if (this.#ending || this.#refusing || monotonicMs < this.#deadlineMs) return;
     if (this.#parser.state === "head")
       this.#refuseHead(new Refusal("head_timeout", "the head took too long"));
     else this.#end();
@@ -103,7 +109,7 @@ export class Session implements Client {
 
   /** Ends the connection at once, whatever it carries. The record says why. */
   cut(code: RefusalCode): void {
-    if (this.#closed) return;
+    if (this.#closed || this.#socket.destroyed) return;
     const exchange = this.#exchange;
     if (exchange !== undefined) exchange.abort(code);
     else this.#noteConnection(code);
@@ -124,7 +130,8 @@ export class Session implements Client {
 
   /** Lets the exchange under way finish and closes; a connection that rests closes now. */
   drain(): void {
-    if (this.#exchange === undefined && this.#parser.state === "idle") this.#end();
+    if (this.#exchange === undefined && !this.#refusing && this.#parser.state === "idle")
+      this.#end();
   }
 
   // What the caller sends.
@@ -133,7 +140,7 @@ export class Session implements Client {
     if (this.#ending) return;
     this.#parser.push(chunk);
     // What came after a request that is not answered yet waits in the parser; more than one read of it waits in the kernel.
-    if (this.#parser.buffered > 0 && this.#exchange !== undefined) this.#socket.pause();
+    if (this.#parser.buffered > 0) this.#socket.pause();
     else if (this.#parser.state === "head" && this.#startedMs === 0) this.#beginHead();
   }
 
@@ -169,6 +176,7 @@ export class Session implements Client {
       this.#exchange = exchange;
       exchange.start(origins);
     } catch (cause) {
+      this.#exchange = undefined;
       this.#refuseAttempt(asRefusal(cause, needs), attempt, startedMs);
     }
   }
@@ -184,23 +192,24 @@ export class Session implements Client {
   }
 
   #onParseError(error: WireError): void {
-    const refusal = new Refusal(error.code, error.detail);
-    const exchange = this.#exchange;
+    // Behind a request that was refused with its body unread, nothing is an error of its own.
+    if (this.#ending) return;
     // A body that turns out malformed after its head went on: the upstream connection is reset with it.
-    if (exchange !== undefined) {
-      const begun = exchange.begun;
-      exchange.abort(error.code);
-      this.#exchange = undefined;
-      if (begun) return void this.#socket.destroy();
-    }
-    this.#refuseHead(refusal);
+    if (this.#exchange !== undefined) this.#exchange.onFailed(error.code, error.detail);
+    else this.#refuseHead(new Refusal(error.code, error.detail));
   }
 
   #onPeerEnd(): void {
     if (this.#ending) return;
-    if (this.#exchange === undefined && this.#parser.state === "idle") return this.#end();
+    this.#peerEnded = true;
     this.#parser.end(); // in the middle of a message that is an error; after one, the answer still goes out
-    this.#ending = this.#exchange !== undefined;
+    this.#endWithPeer();
+  }
+
+  /** A caller that has half-closed is let go with its last answer. */
+  #endWithPeer(): void {
+    const answering = this.#exchange !== undefined || this.#refusing || this.#choked;
+    if (this.#peerEnded && !answering && !this.#ending) this.#end();
   }
 
   #onSocketClose(): void {
@@ -235,7 +244,10 @@ export class Session implements Client {
   mustClose(): boolean {
     const { needs, draining } = this.#house;
     return (
-      this.#ending || draining() || needs.clock() > this.caller.notAfterMs - bounds.expirySoonMs
+      this.#ending ||
+      (this.#peerEnded && this.#parser.buffered === 0) ||
+      draining() ||
+      needs.clock() > this.caller.notAfterMs - bounds.expirySoonMs
     );
   }
 
@@ -244,11 +256,25 @@ export class Session implements Client {
     this.#exchange = undefined;
     this.#attempt = undefined;
     if (exchange.code !== undefined) return void this.#socket.destroy(); // cut short: no clean end
-    if (!keepAlive || this.#ending) return this.#end();
+    // Since its head went out, the gate may have begun to drain, or the leaf come near its end.
+    if (!keepAlive || this.mustClose()) return this.#end();
+    this.#next();
+  }
+
+  /** Reads on. Whoever sends requests and takes no answers waits: what it was answered is all that is kept for it. */
+  #next(): void {
     this.#deadlineMs = this.#house.needs.monotonic() + bounds.idleMs;
+    this.#choked = this.#socket.writableNeedDrain;
+    if (this.#choked) return void this.#socket.pause();
     this.#parser.resume();
     if (this.#exchange === undefined && this.#parser.state === "head") this.#beginHead();
     if (this.#parser.buffered === 0) this.#socket.resume();
+    this.#endWithPeer();
+  }
+
+  #onDrain(): void {
+    this.#exchange?.onClientDrain();
+    if (this.#choked && !this.#ending) this.#next();
   }
 
   refuse(refusal: Refusal, exchange: Exchange): void {
@@ -345,6 +371,7 @@ export class Session implements Client {
       attempt !== undefined && (attempt.head.body === "none" || this.#parser.state === "idle");
     const close = !whole || !attempt.head.keepAlive || this.mustClose();
     if (close) this.#ending = true;
+    this.#refusing = true;
     const bodiless = attempt?.head.method === "HEAD";
     let hit = "";
     this.#house.outbox.put({
@@ -415,17 +442,12 @@ export class Session implements Client {
   }
 
   #answer(bytes: string, close: boolean): void {
+    this.#refusing = false;
     if (this.#closed) return;
     this.#attempt = undefined;
-    if (close) {
-      this.write(bytes);
-      this.#end();
-      return;
-    }
     this.write(bytes);
-    this.#deadlineMs = this.#house.needs.monotonic() + bounds.idleMs;
-    this.#parser.resume();
-    if (this.#parser.buffered === 0) this.#socket.resume();
+    if (close || this.mustClose()) this.#end();
+    else this.#next();
   }
 
   #end(): void {

@@ -36,6 +36,8 @@ export type Secured = {
 
 type Arrival = {
   readonly raw: Socket;
+  /** What it is found by; a closed socket can no longer say. */
+  readonly key: string;
   readonly address: string;
   readonly peer: string;
   readonly local: string;
@@ -103,6 +105,7 @@ export class Arrivals {
     const now = this.#needs.monotonic();
     const arrival: Arrival = {
       raw,
+      key: keyOf(raw),
       address,
       peer: formatHostPort(address, raw.remotePort ?? 0),
       local: formatHostPort(raw.localAddress ?? "", raw.localPort ?? 0),
@@ -114,7 +117,7 @@ export class Arrivals {
     const why = admits(address) ? this.#whyNoRoom(address) : "address_not_allowed";
     if (why !== undefined) return this.#refuse(arrival, why, "");
     raw.setNoDelay(true);
-    this.#arrivals.set(keyOf(raw), arrival);
+    this.#arrivals.set(arrival.key, arrival);
     this.#bySource.set(address, (this.#bySource.get(address) ?? 0) + 1);
     raw.once("close", () => {
       if (!arrival.settled)
@@ -200,7 +203,7 @@ export class Arrivals {
   #settle(arrival: Arrival): void {
     if (arrival.settled) return;
     arrival.settled = true;
-    this.#arrivals.delete(keyOf(arrival.raw));
+    this.#arrivals.delete(arrival.key);
     const left = (this.#bySource.get(arrival.address) ?? 1) - 1;
     if (left > 0) this.#bySource.set(arrival.address, left);
     else this.#bySource.delete(arrival.address);
@@ -208,7 +211,7 @@ export class Arrivals {
 
   /** Nothing is sent: a peer that speaks no TLS learns nothing, and alerts would only help a scanner. */
   #refuse(arrival: Arrival, code: RefusalCode, detail: string): void {
-    if (this.#arrivals.has(keyOf(arrival.raw))) this.#settle(arrival);
+    if (this.#arrivals.get(arrival.key) === arrival) this.#settle(arrival);
     arrival.settled = true;
     arrival.raw.destroy();
     const { needs, outbox } = { needs: this.#needs, outbox: this.#outbox };
@@ -230,9 +233,11 @@ export class Arrivals {
   }
 }
 
-/** Remote and local port: unique among the connections that are open. */
-function keyOf(socket: Pick<Socket, "remoteAddress" | "remotePort" | "localPort">): string {
-  return `${socket.remoteAddress} ${socket.remotePort} ${socket.localPort}`;
+/** Both ends: unique among the connections that are open, also where one peer uses one port for two doors. */
+function keyOf(
+  socket: Pick<Socket, "remoteAddress" | "remotePort" | "localAddress" | "localPort">,
+): string {
+  return `${socket.remoteAddress} ${socket.remotePort} ${socket.localAddress} ${socket.localPort}`;
 }
 
 function describe(hello: {

@@ -161,11 +161,6 @@ export class Exchange implements ResponseSink, Pending {
     }
   }
 
-  /** Whether the client has been sent anything, or is about to be. */
-  get begun(): boolean {
-    return this.#responseBegun;
-  }
-
   get finished(): boolean {
     return this.#responseDone;
   }
@@ -263,8 +258,8 @@ export class Exchange implements ResponseSink, Pending {
 
   withhold(): void {
     this.#held = false;
-    if (this.#client.mayGoUnrecorded(this)) return this.#send(undefined);
-    this.hit = undefined;
+    this.hit = undefined; // it names nothing
+    if (this.#over || this.#client.mayGoUnrecorded(this)) return this.#send(undefined);
     if (this.#released) {
       // The head is out and recorded; only a later part of the response is not.
       this.#over = true;

@@ -224,8 +224,9 @@ export class Origin {
         this.#restUntilMs = 0;
         connection = new UpstreamConnection(socket, address, this);
         this.#open.add(connection);
-        settle();
+        // Handed on before anything else is dialled: whoever waits for it must not be counted as still waiting.
         this.give(connection);
+        settle();
       },
       error: (code) => settle(new Refusal("upstream_down", `${address}: ${code}`)),
     });

@@ -27,8 +27,9 @@ export function responseHead(
     if (connectionNames.length > 0 && connectionNames.includes(name.toLowerCase())) continue;
     text += `${name}: ${headers[i + 1]}\r\n`;
   }
-  // To a HEAD or with a 304 the length that a GET would have had is passed on.
-  if (framing === "length" || (framing === "none" && head.hasContentLength))
+  // To a HEAD or with a 304 the length that a GET would have had is passed on; 1xx and 204 have none (RFC 9110 section 8.6).
+  const mayHaveLength = head.status >= 200 && head.status !== 204;
+  if (framing === "length" || (framing === "none" && head.hasContentLength && mayHaveLength))
     text += `Content-Length: ${head.contentLength}\r\n`;
   else if (framing === "chunked") text += "Transfer-Encoding: chunked\r\n";
   if (connection !== undefined) text += `Connection: ${connection}\r\n`;

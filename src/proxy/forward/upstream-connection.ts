@@ -32,6 +32,7 @@ export class UpstreamConnection {
   #sink: ResponseSink | undefined;
   #gone = false;
   #reusable = true;
+  #paused = false;
   /** Seconds that the upstream said it would keep the connection, if it did. */
   keepAliveSeconds: number | undefined;
   /** Pool's business: when it may no longer be used, monotonic ms. */
@@ -54,6 +55,8 @@ export class UpstreamConnection {
       onEnd: (trailers) => {
         const sink = this.#sink;
         this.#sink = undefined;
+        // A slow client may have paused it in the middle of its last bytes: at rest it must hear the far side, and so must the next one.
+        this.resume();
         sink?.onResponseEnd(trailers);
       },
       onError: (error) => this.#fail("upstream_broken", error.detail),
@@ -114,10 +117,13 @@ export class UpstreamConnection {
   }
 
   pause(): void {
+    this.#paused = true;
     this.#socket.pause();
   }
 
   resume(): void {
+    if (!this.#paused) return;
+    this.#paused = false;
     this.#socket.resume();
   }
 

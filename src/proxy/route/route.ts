@@ -27,7 +27,7 @@ export function findTarget(head: RequestHead, sni: string | undefined, view: Vie
   misdirected(sni, port, view);
   if (head.method === "CONNECT" || head.method === "TRACE")
     throw new Refusal("method_not_supported", head.method);
-  const canonical = canonicalPath(originForm(head.target), port.accept ?? strictPath);
+  const canonical = canonicalPath(head.path, port.accept ?? strictPath);
   if (canonical === undefined) throw new Refusal("bad_path", "the path is not canonical");
   return { port, host, method: head.method, path: canonical.path, query: canonical.query };
 }
@@ -38,14 +38,6 @@ function misdirected(sni: string | undefined, port: CompiledPort, view: View): v
   const meant = view.routes.get(sni);
   if (meant !== undefined && meant !== port)
     throw new Refusal("misdirected", `the handshake named ${sni}`);
-}
-
-function originForm(target: string): string {
-  if (target.charCodeAt(0) === 0x2f) return target;
-  // The parser has checked that an absolute form names the same host.
-  const start = target.indexOf("/", "http://".length);
-  if (!target.startsWith("http://")) return target;
-  return start < 0 ? "/" : target.slice(start);
 }
 
 // A caller sends the same Host on every request: parsed once, looked up after.
