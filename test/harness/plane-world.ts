@@ -7,13 +7,13 @@ import { join } from "node:path";
 import { openHitLog } from "../../src/audit/hit-log/open-hit-log.ts";
 import type { Recorder } from "../../src/audit/recorder.ts";
 import type { Credentials } from "../../src/base/credentials.ts";
-import { certificatesIn } from "../../src/base/secure-context.ts";
 import { silentLog } from "../../src/base/log.ts";
+import { certificatesIn } from "../../src/base/secure-context.ts";
 import { type Authority, openAuthority } from "../../src/identity/authority/authority.ts";
 import type { Hit } from "../../src/model/hit.ts";
 import { type Plane, type PrincipalKind, principalOf } from "../../src/model/principal.ts";
-import type { Register } from "../../src/model/register.ts";
 import { parseRegister } from "../../src/model/register/parse.ts";
+import type { Register } from "../../src/model/register.ts";
 import type { Revocation } from "../../src/model/snapshot.ts";
 import { applyPatch, compileService } from "../../src/policy/compile.ts";
 import { indexRevocations } from "../../src/policy/peer.ts";
@@ -26,11 +26,17 @@ export const trustDomain = "test.internal";
 
 /** What a test may turn by hand. */
 export type PlaneOptions = {
-  /** A register, YAML; `{{port:NAME}}` stands for the port of an upstream in `upstreams`. */
+  /** A register, YAML. */
   readonly register: string;
   readonly admits?: (address: string) => boolean;
   readonly hitsDir?: string;
   readonly clock?: () => number;
+  /** Milliseconds that only go forward; by default the real ones. */
+  readonly monotonic?: () => number;
+  /** Names that get a leaf of their own, chosen by SNI. */
+  readonly names?: readonly string[];
+  /** Starts without a view; `publish` brings the first. */
+  readonly noView?: boolean;
   /** Wraps the recorder, to make it fail. */
   readonly recorder?: (real: Recorder) => Recorder;
 };
@@ -38,6 +44,11 @@ export type PlaneOptions = {
 /** A data plane in this process: real sockets, real TLS, real certificates, a real hit log; no control plane. */
 export type PlaneWorld = {
   readonly port: number;
+  /** Where the hit log is. */
+  readonly hitsDir: string;
+  readonly limits: Int32Array;
+  /** Has the hit log do what its owner's timer does once a second. */
+  tick(): void;
   readonly plane: DataPlane;
   readonly authorities: Readonly<Record<Plane, Authority>>;
   issue(
@@ -57,7 +68,8 @@ export type PlaneWorld = {
 export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
   const dir = mkdtempSync(join(tmpdir(), "sallyport-plane-"));
   const clock = options.clock ?? (() => Date.now());
-  const open = (plane: Plane) => openAuthority({ dir: join(dir, plane), plane, trustDomain, clock });
+  const open = (plane: Plane) =>
+    openAuthority({ dir: join(dir, plane), plane, trustDomain, clock });
   const authorities = { control: await open("control"), data: await open("data") };
 
   const issue: PlaneWorld["issue"] = async (name, with_ = {}) => {
@@ -81,9 +93,30 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
     };
   };
 
+  const issueName = async (name: string): Promise<Credentials> => {
+    const { publicKey, privateKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+    const leaf = await authorities.data.signWithClock(
+      {
+        publicKeySpki: publicKey.export({ type: "spki", format: "der" }),
+        principal: principalOf({ trustDomain, kind: "gate", name: "test" }),
+        dnsNames: [name],
+        purpose: "both",
+        ttlMs: 3_600_000,
+      },
+      clock,
+    );
+    return {
+      keyPem: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
+      chainPem: leaf.chainPem,
+      bundlePem: authorities.data.bundlePem(),
+    };
+  };
+
   const hits: Hit[] = [];
+  const hitsDir = options.hitsDir ?? join(dir, "hits");
+  const limits = new Int32Array(new SharedArrayBuffer(4_096 * 4));
   const real = openHitLog({
-    dir: options.hitsDir ?? join(dir, "hits"),
+    dir: hitsDir,
     writer: { process: "gate", name: "test", boot: "test" },
     clock,
     randomBytes,
@@ -109,16 +142,18 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
       },
     },
     clock,
-    monotonic: () => performance.now(),
+    monotonic: options.monotonic ?? (() => performance.now()),
     random: Math.random,
     log: silentLog,
-    limits: new Int32Array(new SharedArrayBuffer(4_096 * 4)),
+    limits,
     isOwnDoor: (_host, at) => at === port,
   };
+  const byName = new Map<string, Credentials>();
+  for (const name of options.names ?? []) byName.set(name, await issueName(name));
   const parse = (pem: string) => certificatesIn(pem).map((one) => new X509Certificate(one));
   const plane = new DataPlane(
     needs,
-    { own: await issue("test", { kind: "gate" }), byName: new Map() },
+    { own: await issue("test", { kind: "gate" }), byName },
     {
       trustDomain,
       bundles: {
@@ -143,7 +178,7 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
     });
     plane.viewChanged(view);
   };
-  publish(options.register);
+  if (!options.noView) publish(options.register);
   const { fd, port } = boundDescriptor("127.0.0.1");
   await plane.open({
     fd,
@@ -154,6 +189,9 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
   const beat = setInterval(() => real.tick(), 1_000);
   return {
     port,
+    hitsDir,
+    limits,
+    tick: () => real.tick(),
     plane,
     authorities,
     issue,
