@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { connect as connectTcp } from "node:net";
 import { test } from "node:test";
@@ -10,6 +11,9 @@ import {
 } from "../../../test/harness/control-world.ts";
 import type { Credentials } from "../../base/credentials.ts";
 import { clientContext } from "../../base/secure-context.ts";
+import { makeCsr, makeKey } from "../../identity/enroll/make-csr.ts";
+import type { Principal } from "../../model/principal.ts";
+import { indexRevocations, isRevoked } from "../../policy/peer.ts";
 import { ApiRefused, ApiUnreachable, type ControlClient } from "../client/client.ts";
 import type { Role } from "../needs.ts";
 import { access, type RouteName } from "./access.ts";
@@ -353,6 +357,80 @@ test("a serial takes its line with it; unknown ones are said to be unknown", asy
       (await refusedCall(admin.call("POST", "/v1/revocations", { body }))).code,
       "not_found",
     );
+});
+
+test("a serial takes every living leaf of its line with it, by the serials that gates see", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const principal = `spiffe://${trustDomain}/service/web` as Principal;
+  const { token } = await world.issuance.createToken({ principal, createdBy: "admin/ann" });
+  const peerAddress = "127.0.0.1";
+  const csr = async () => makeCsr(await makeKey());
+  const enrolled = await world.issuance.enrol({ token, csr: await csr(), peerAddress });
+  const lines = [new X509Certificate(enrolled.leaves.data?.chain ?? "")];
+  for (let age = 1; age <= 2; age++) {
+    world.world.nowMs += 1_200_000;
+    const [leaf] = lines.slice(-1);
+    assert.ok(leaf);
+    const next = await world.issuance.renew({ leaf, plane: "data", csr: await csr(), peerAddress });
+    lines.push(new X509Certificate(next.chain));
+  }
+  const [first = "", ...others] = lines.map((leaf) => leaf.serialNumber.toLowerCase());
+  await admin.call("POST", "/v1/revocations", { body: { serial: first } });
+  const list = world.published.at(-1)?.snapshot.revocations ?? [];
+  const table = indexRevocations(list);
+  for (const serial of [first, ...others])
+    assert.equal(
+      isRevoked(table, { shortName: "service/web", serial, notBeforeMs: world.world.nowMs }),
+      true,
+      "what a gate knows of a leaf is its serial",
+    );
+  assert.deepEqual(
+    world.revoked.map((one) => one.serial),
+    [first, ...others],
+    "each goes ahead of the snapshot",
+  );
+});
+
+test("a leaf of a time when the clock was ahead is revoked with its principal", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  world.world.nowMs += 1_800_000;
+  await world.credentials(`spiffe://${trustDomain}/service/web`, "data");
+  world.world.nowMs -= 1_800_000;
+  await admin.call("POST", "/v1/revocations", { body: { principal: "service/web" } });
+  const [leaf] = (await world.store.newestLeaves(0)).filter((one) => one.plane === "data");
+  assert.ok(leaf);
+  assert.equal(await world.store.isRevoked(leaf), true);
+  const table = indexRevocations(world.published.at(-1)?.snapshot.revocations ?? []);
+  assert.equal(isRevoked(table, { ...leaf, shortName: "service/web" }), true);
+});
+
+test("tokens that a revoked operator made and nobody has used go with it", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const mallory = await world.operator("admin", "mallory");
+  await mallory.call("POST", "/v1/tokens", { body: { role: "admin", name: "sleeper" } });
+  await mallory.call("POST", "/v1/tokens", { body: { service: "web", ttlMs: 86_400_000 } });
+  await admin.call("POST", "/v1/tokens", { body: { service: "web" } });
+  await admin.call("POST", "/v1/revocations", { body: { principal: "admin/mallory" } });
+  const left = (await admin.call("GET", "/v1/tokens")).body as { tokens: { createdBy: string }[] };
+  assert.deepEqual(
+    left.tokens.map((token) => token.createdBy),
+    ["admin/ann"],
+  );
+});
+
+test("an administrator who was invited and never came does not count as one that is left", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  await admin.call("POST", "/v1/tokens", { body: { role: "admin", name: "bob" } });
+  const refused = await refusedCall(
+    admin.call("POST", "/v1/revocations", { body: { principal: "admin/ann" } }),
+  );
+  assert.equal(refused.code, "last_admin");
+  await world.operator("admin", "bob");
+  await admin.call("POST", "/v1/revocations", { body: { principal: "admin/ann" } });
 });
 
 test("revoking makes unspent tokens void", async (t) => {

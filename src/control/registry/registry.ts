@@ -124,7 +124,7 @@ export async function openRegistry(
     register: Register,
     author: Author,
     reason: string,
-    more: { readonly revocation?: Revocation; readonly newEpoch?: boolean } = {},
+    more: { readonly revocations?: readonly Revocation[]; readonly newEpoch?: boolean } = {},
   ): Promise<StoredSnapshot> {
     const before = current?.snapshot;
     const now = needs.clock();
@@ -136,12 +136,12 @@ export async function openRegistry(
       at: now,
       digest: registerDigest(register),
       register,
-      revocations: more.revocation ? [...carried, more.revocation] : carried,
+      revocations: [...carried, ...(more.revocations ?? [])],
     };
     const signed = await needs.sign(JSON.stringify(snapshot));
     const entry = { snapshot, signed, reason };
     try {
-      await store.appendSnapshot(entry, before, more.revocation ? [more.revocation] : []);
+      await store.appendSnapshot(entry, before, more.revocations ?? []);
     } catch (cause) {
       if (cause instanceof Conflict) {
         current = await store.latestSnapshot();
@@ -196,6 +196,22 @@ export async function openRegistry(
     return { comparison, entry: await publish(register, request.author, "apply") };
   }
 
+  /** Leaves of the same line that could still be shown to a gate and are not in `known`, which they join. */
+  async function othersOfLine(
+    { plane, lineage }: IssuedRecord,
+    known: Set<string>,
+    at: number,
+  ): Promise<readonly Revocation[]> {
+    const fresh = (await store.leavesOfLine(plane, lineage, at)).filter(
+      ({ serial }) => !known.has(serial),
+    );
+    return fresh.map(({ principal, serial }) => {
+      known.add(serial);
+      const parts = parsePrincipal(principal);
+      return { principal: parts ? shortName(parts) : principal, serial, lineage, at };
+    });
+  }
+
   return {
     current: () => current,
     async compare(files) {
@@ -230,29 +246,42 @@ export async function openRegistry(
       const done = await inTurn(async () => {
         const target = await findTarget(request, store, current?.snapshot.register);
         // A stolen certificate must go whosever it was; a name must not when it is the last.
-        if (!target.leaf) await refuseLastAdmin(target.principal, store);
-        const now = needs.clock();
+        if (!target.leaf) await refuseLastAdmin(target.principal, store, needs.clock());
         const { principal, leaf } = target;
         const parts = parsePrincipal(principal);
+        // Not before its newest leaf: one that was issued while this clock was ahead would look later than its revocation.
+        const at = leaf
+          ? needs.clock()
+          : Math.max(needs.clock(), await store.lastIssuedMs(principal));
+        const name = parts ? shortName(parts) : principal;
         const revocation: Revocation = {
-          principal: parts ? shortName(parts) : principal,
+          principal: name,
           ...(leaf && { serial: leaf.serial, lineage: leaf.lineage }),
-          at: now,
+          at,
         };
         // What could bring the principal back goes first: a crash in between then leaves too little, not too much.
         const tokens = await store.deleteTokensOf(principal);
-        if (!leaf && parts?.kind !== "service") await store.removePrincipal(principal, now);
+        if (!leaf && parts?.kind !== "service") await store.removePrincipal(principal, at);
         if (!current) throw new ControlRefusal("no_register");
-        const reason = `revoke ${leaf ? leaf.serial : revocation.principal}`;
+        const reason = `revoke ${leaf ? leaf.serial : name}`;
         const { register } = current.snapshot;
-        const entry = await publish(register, request.author, reason, { revocation });
-        // Handed over before the turn ends, so that no later snapshot can overtake it.
-        const ahead = needs.feed.revokeNow(revocation, request.waitMs ?? 0);
-        tell(entry);
+        const known = new Set(leaf && [leaf.serial]);
+        const ahead: Promise<Confirmations>[] = [];
+        let revocations: readonly Revocation[] = [revocation];
+        let entry: StoredSnapshot;
+        do {
+          // A gate sees a serial and no line, so each leaf of the line that still lives is named; again until none was issued meanwhile.
+          revocations = [...revocations, ...(leaf ? await othersOfLine(leaf, known, at) : [])];
+          entry = await publish(register, request.author, reason, { revocations });
+          // Handed over before the turn ends, so that no later snapshot can overtake it.
+          for (const one of revocations) ahead.push(needs.feed.revokeNow(one, request.waitMs ?? 0));
+          tell(entry);
+          revocations = leaf ? await othersOfLine(leaf, known, at) : [];
+        } while (revocations.length > 0);
         return { revocation, tokens, snapshot: snapshotName(entry.snapshot), ahead };
       });
       const { ahead, ...revoked } = done;
-      return { ...revoked, ...(await ahead) };
+      return { ...revoked, ...allOf(await Promise.all(ahead)) };
     },
     async startEpoch(author) {
       const entry = await inTurn(async () => {
@@ -374,12 +403,29 @@ async function findTarget(
   return { principal };
 }
 
-async function refuseLastAdmin(principal: Principal, store: ControlStore): Promise<void> {
+/** Fails closed: an administrator who was invited and never came, or whose leaf has ended, can administer nothing. */
+async function refuseLastAdmin(
+  principal: Principal,
+  store: ControlStore,
+  nowMs: number,
+): Promise<void> {
   const admins = (await store.principals()).filter(
     (record) => record.role === "admin" && record.removedMs === undefined,
   );
-  if (admins.length === 1 && admins[0]?.principal === principal)
-    throw new ControlRefusal("last_admin", undefined, {
-      hint: "make another first: sallyport token create --role admin --name NAME",
-    });
+  if (!admins.some((record) => record.principal === principal)) return;
+  const living = new Set((await store.newestLeaves(nowMs)).map((leaf) => leaf.principal));
+  if (admins.some((record) => record.principal !== principal && living.has(record.principal)))
+    return;
+  throw new ControlRefusal("last_admin", undefined, {
+    hint: "make another first, and let it enrol: sallyport token create --role admin --name NAME",
+  });
+}
+
+function allOf(all: readonly Confirmations[]): Confirmations {
+  const missing = new Set(all.flatMap((one) => one.missing));
+  const confirmed = new Set(all.flatMap((one) => one.confirmed));
+  return {
+    confirmed: [...confirmed].filter((gate) => !missing.has(gate)).sort(),
+    missing: [...missing].sort(),
+  };
 }

@@ -191,7 +191,14 @@ class SqliteStore implements ControlStore {
   }
 
   async deleteTokensOf(principal: Principal): Promise<number> {
-    return this.#write(() => this.#run("DELETE FROM tokens WHERE principal = ?", principal));
+    const parts = parsePrincipal(principal);
+    return this.#write(() =>
+      this.#run(
+        "DELETE FROM tokens WHERE principal = ? OR (created_by = ? AND spent_by IS NULL)",
+        principal,
+        parts ? shortName(parts) : principal,
+      ),
+    );
   }
 
   async saveIssued(leaf: IssuedRecord): Promise<void> {
@@ -232,6 +239,24 @@ class SqliteStore implements ControlStore {
       serial,
     );
     return row && issuedRecord(row);
+  }
+
+  async leavesOfLine(
+    plane: Plane,
+    lineage: string,
+    sinceMs: number,
+  ): Promise<readonly IssuedRecord[]> {
+    return this.#all(
+      "SELECT * FROM issued WHERE not_after_ms > ? AND plane = ? AND lineage = ? ORDER BY at, serial",
+      sinceMs,
+      plane,
+      lineage,
+    ).map(issuedRecord);
+  }
+
+  async lastIssuedMs(principal: Principal): Promise<number> {
+    const row = this.#one("SELECT max(at) AS at FROM issued WHERE principal = ?", principal);
+    return Number(row?.at ?? 0);
   }
 
   async newestLeaves(sinceMs: number): Promise<readonly IssuedRecord[]> {

@@ -38,7 +38,10 @@ export type ControlStore = {
   tokens(nowMs: number): Promise<readonly TokenRecord[]>;
   /** By the first characters of its hash (at least 8); resolves to how many went, 0 or 1. */
   deleteToken(hashPrefix: string): Promise<number>;
-  /** All of a principal's. Resolves to how many went. */
+  /**
+   * All of a principal's, and those that it made for others and nobody has used yet: they would outlive it. Resolves to how
+   * many went.
+   */
   deleteTokensOf(principal: Principal): Promise<number>;
 
   // Issued leaves
@@ -46,6 +49,10 @@ export type ControlStore = {
   findIssued(plane: Plane, serial: string): Promise<IssuedRecord | undefined>;
   issuedByToken(hash: string): Promise<readonly IssuedRecord[]>;
   successorOf(plane: Plane, serial: string): Promise<IssuedRecord | undefined>;
+  /** The leaves of one line of renewals that end after `sinceMs`. */
+  leavesOfLine(plane: Plane, lineage: string, sinceMs: number): Promise<readonly IssuedRecord[]>;
+  /** When the principal was last issued a leaf, epoch ms; 0: never. */
+  lastIssuedMs(principal: Principal): Promise<number>;
   /** The leaf that lasts longest of each (plane, principal), of those that end after `sinceMs`; the first to end first. */
   newestLeaves(sinceMs: number): Promise<readonly IssuedRecord[]>;
 

@@ -383,7 +383,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
       },
       () => cause.at,
     );
-    return save(leaf, {
+    const record = await save(leaf, {
       plane,
       principal,
       publicKey: key.id,
@@ -393,6 +393,9 @@ export function createIssuance(options: IssuanceOptions): Issuance {
       predecessor: cause.after?.serial,
       token: cause.token,
     });
+    // Asked again now that it is on record: a revocation that came while it was being signed knew nothing of it.
+    if (cause.via !== "init" && (await store.isRevoked(record))) throw refuse("revoked", parts);
+    return record;
   }
 
   /** On record before it leaves: a leaf that nobody remembers could never be revoked by its lineage. */
