@@ -33,7 +33,7 @@ export function readMessage(
 }
 
 /** Every value of a field, joined by `, `; undefined when it is not there. */
-export function valueOf(message: Message, name: string): string | undefined {
+export function fieldValue(message: Message, name: string): string | undefined {
   const values = message.fields.filter(([one]) => one === name).map(([, value]) => value);
   return values.length === 0 ? undefined : values.join(", ");
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { type TestContext, test } from "node:test";
-import { statusOf, valueOf } from "../harness/http-text.ts";
+import { fieldValue, statusOf } from "../harness/http-text.ts";
 import { startPlane } from "../harness/plane-world.ts";
 import { ok, scriptedUpstream } from "../harness/scripted-upstream.ts";
 import { dial } from "../harness/tls-client.ts";
@@ -112,5 +112,5 @@ test("a half-close right behind a single refused request still brings the refusa
   const { client } = await start(t, () => ok());
   client.socket.end("GET /secret HTTP/1.1\r\nHost: orders\r\n\r\n");
   const response = await client.response();
-  assert.equal(valueOf(response, "sallyport-refusal"), "not_authorized");
+  assert.equal(fieldValue(response, "sallyport-refusal"), "not_authorized");
 });
