@@ -22,6 +22,8 @@ type Open<Opened> = {
   readonly address: Endpoint;
   /** What callers should dial: the bind's host name where it is one. */
   readonly dial: string;
+  /** Text of the bind that opened it. */
+  readonly bind: string;
   admits: (ip: string) => boolean;
 };
 
@@ -51,13 +53,14 @@ export function followDoor<Opened extends Running>(options: {
     const door: Door = register.planes[name];
     const wanted = new Set<string>();
     const found: string[] = [];
-    let isUnsure = false;
+    const unsure = new Set<string>();
     for (const bind of door.binds) {
       const resolved = await resolveBind(bind, bindWorld(register.networks));
-      for (const problem of resolved.problems) {
+      for (const problem of resolved.problems)
         found.push(`${place(problem)} ${problem.message}`.trim());
-        isUnsure ||= problem.code === "bind-unresolved";
-      }
+      const closing = resolved.problems.filter(({ severity }) => severity !== "warning");
+      if (closing.length > 0 && closing.every(({ code }) => code === "bind-unresolved"))
+        unsure.add(bind.text);
       for (const endpoint of resolved.addresses) {
         const key = formatHostPort(endpoint.host, endpoint.port);
         if (wanted.has(key)) continue;
@@ -78,7 +81,12 @@ export function followDoor<Opened extends Running>(options: {
           const host = bind.kind === "hostname" ? bind.host : address.host;
           doors.set(
             key,
-            Object.assign(state, { opened, address, dial: formatHostPort(host, address.port) }),
+            Object.assign(state, {
+              opened,
+              address,
+              dial: formatHostPort(host, address.port),
+              bind: bind.text,
+            }),
           );
           log.info({ door: name }, `open on ${formatHostPort(address.host, address.port)}`);
         } catch (cause) {
@@ -86,9 +94,9 @@ export function followDoor<Opened extends Running>(options: {
         }
       }
     }
-    for (const [key, { opened }] of doors) {
-      // A name that could not be looked up this time closes nothing.
-      if (wanted.has(key) || isUnsure) continue;
+    for (const [key, { bind, opened }] of doors) {
+      // A name that could not be looked up this time closes nothing that it opened; other binds it does not excuse.
+      if (wanted.has(key) || unsure.has(bind)) continue;
       doors.delete(key);
       log.info({ door: name }, `no longer open on ${key}`);
       await opened.close();

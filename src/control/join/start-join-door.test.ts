@@ -409,3 +409,12 @@ function ask(
     asking.end(text);
   });
 }
+
+test("a door that is not bound to the address that was judged stays closed", async (t) => {
+  const world = await startFeedWorld(t);
+  for (const host of ["localhost", "0.0.0.0%", ""])
+    await assert.rejects(
+      world.startDoor({ issuance, with: { binds: [{ host, port: 0, admits: () => true }] } }),
+      host,
+    );
+});

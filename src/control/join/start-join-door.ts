@@ -6,6 +6,7 @@ import type { TLSSocket } from "node:tls";
 import { formatHostPort } from "../../base/address.ts";
 import type { Clock } from "../../base/clock.ts";
 import type { Credentials } from "../../base/credentials.ts";
+import { assertBound } from "../../base/guard.ts";
 import type { Running } from "../../base/lifecycle.ts";
 import type { Log } from "../../base/log.ts";
 import { certificatesIn, serverContext, serverOptions } from "../../base/secure-context.ts";
@@ -317,6 +318,7 @@ export async function startJoinDoor(options: JoinDoorOptions): Promise<JoinDoor>
       });
     });
     servers.push(server);
+    assertBound(server.address(), [bind]);
     const { address, port } = server.address() as AddressInfo;
     return { host: address, port };
   };
