@@ -145,10 +145,9 @@ async function follow(order: Order): Promise<void> {
 }
 
 async function takeView(patch: PackedPatch): Promise<void> {
-  const heard = revokedAhead.length;
   const next = applyPatch(view, await unpackPatch(patch, () => new Promise(setImmediate)));
-  // What was heard before this patch came is in it; what came while it was unpacked may not be.
-  revokedAhead = revokedAhead.slice(heard);
+  // By content: a patch may have been made before a revocation that was heard first.
+  revokedAhead = revokedAhead.filter((one) => !next.revocations.all.some((of) => isSame(of, one)));
   view = withRevocations(next);
   plane.viewChanged(view);
 }
@@ -156,6 +155,12 @@ async function takeView(patch: PackedPatch): Promise<void> {
 function withRevocations(of: View): View {
   if (revokedAhead.length === 0) return of;
   return { ...of, revocations: indexRevocations([...of.revocations.all, ...revokedAhead]) };
+}
+
+function isSame(a: Revocation, b: Revocation): boolean {
+  return (
+    a.principal === b.principal && a.serial === b.serial && a.lineage === b.lineage && a.at === b.at
+  );
 }
 
 function tell(report: Report): void {

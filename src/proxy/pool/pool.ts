@@ -1,4 +1,5 @@
 import { Worker } from "node:worker_threads";
+import { formatHostPort } from "../../base/address.ts";
 import type { Endpoint } from "../../base/guard.ts";
 import type { Log } from "../../base/log.ts";
 import type { Hit } from "../../model/hit.ts";
@@ -35,7 +36,11 @@ type Member = {
   /** What it has been sent, so that a patch holds only what it lacks. */
   services: ReadonlyMap<string, CompiledService> | undefined;
   beat: Extract<Report, { kind: "beat" }> | undefined;
+  /** Doors it was told to open, so that none is opened twice while it is being equipped. */
+  readonly doors: Set<string>;
   leaving: boolean;
+  /** It has ended; until its successor is hired, its place is empty. */
+  gone: boolean;
 };
 
 const retryMs = [0, 100, 500, 1_000] as const;
@@ -84,6 +89,12 @@ export class Pool {
 
   /** Resolves when no worker admits what is revoked and what was open is cut. */
   async revoke(revocation: Revocation): Promise<void> {
+    // A worker that is hired before the next snapshot must know it too.
+    if (this.#header !== undefined)
+      this.#header = {
+        ...this.#header,
+        revocations: [...this.#header.revocations, revocation],
+      };
     await this.#all({ kind: "revoke", revocation });
   }
 
@@ -108,6 +119,7 @@ export class Pool {
     this.#doors = this.#doors.filter(
       (plan) => plan.door !== door || plan.at.host !== at.host || plan.at.port !== at.port,
     );
+    for (const member of this.#members) member.doors.delete(keyOf(door, at));
     await this.#all({ kind: "shut", door, at });
   }
 
@@ -145,6 +157,7 @@ export class Pool {
 
   /** Resolves when the worker has done it. A worker that dies meanwhile needs nothing more from this order: its successor starts with it. */
   #ask(member: Member, order: OrderBody): Promise<void> {
+    if (member.gone) return Promise.resolve();
     const number = ++this.#number;
     return new Promise((done, failed) => {
       member.waiting.set(number, { done, failed });
@@ -162,6 +175,9 @@ export class Pool {
   }
 
   async #openIn(member: Member, plan: DoorPlan): Promise<void> {
+    const key = keyOf(plan.door, plan.at);
+    if (member.gone || member.doors.has(key)) return;
+    member.doors.add(key);
     const fd = await this.#needs.descriptor(plan.at);
     await this.#ask(member, { kind: "open", order: { ...plan, fd } });
   }
@@ -180,7 +196,9 @@ export class Pool {
       waiting: new Map(),
       services: undefined,
       beat: undefined,
+      doors: new Set(),
       leaving: false,
+      gone: false,
     };
     let why = "ended";
     worker.on("message", (report: Report) => this.#hear(member, report));
@@ -203,6 +221,7 @@ export class Pool {
   }
 
   #left(member: Member, why: string): void {
+    member.gone = true;
     for (const waiting of member.waiting.values()) waiting.done();
     member.waiting.clear();
     if (member.leaving || this.#closing) return;
@@ -239,4 +258,8 @@ export class Pool {
     await this.#bringUp(member);
     for (const plan of this.#doors) await this.#openIn(member, plan);
   }
+}
+
+function keyOf(door: DoorPlan["door"], at: Endpoint): string {
+  return `${door} ${formatHostPort(at.host, at.port)}`;
 }
