@@ -510,6 +510,66 @@ test("hits of several gates are merged by time; those that cannot be asked are n
   await until(() => isStopped, "stopped");
 });
 
+test("a gate that answers with nothing for ever, or says too much, is not listened to", async (t) => {
+  const world = await startFeedWorld(t);
+  const control = await world.startControl();
+  const credentials = await world.leaf("control", "gate", "front");
+  const feed = await dialFeed(control.port, credentials);
+  feed.socket.write(encode(helloOf("front")));
+  await until(() => control.publisher.gates()[0]?.connected, "connected");
+  let asked = 0;
+  let answer = '"hits":[],"done":false';
+  feed.socket.on("data", (bytes: Buffer) => {
+    for (const [, id] of bytes.toString().matchAll(/"type":"hits\.(?:query|more)","id":(\d+)/g)) {
+      asked += 1;
+      feed.socket.write(`{"type":"hits.page","id":${id},${answer}}\n`);
+    }
+  });
+  const search = control.publisher.query({});
+  for await (const page of search.pages) assert.fail(`${page.length} hits came`);
+  assert.deepEqual(search.absent(), [{ gate: "front", why: "it answers with empty pages" }]);
+  assert.equal(asked, 1);
+  answer = '"hits":[{"id":"a","at":1}],"done":true';
+  const hits: Hit[] = [];
+  for await (const page of control.publisher.query({}).pages) hits.push(...page);
+  assert.equal(hits.length, 1, "it is still asked");
+  const warning = {
+    at: 1,
+    detector: "d",
+    severity: "info",
+    says: "s",
+    hits: [],
+    count: 1,
+  } as const;
+  for (let i = 0; i < 2_500; i++)
+    feed.socket.write(encode({ type: "warning", warning: { ...warning, id: `${i}` } }));
+  await until(() => feed.socket.closed, "closed");
+  assert.ok(control.warnings.length <= 2_010, `${control.warnings.length} warnings were heard`);
+});
+
+test("a gate that drips its hits is given up, and named", async (t) => {
+  const world = await startFeedWorld(t);
+  const control = await world.startControl({ timings: { queryMs: 100 } });
+  await world.startGate(control.address, {
+    with: {
+      onQuery: async function* () {
+        for (let i = 0; i < 10_000; i++)
+          yield [
+            { id: `${i}`, at: -i, plane: "data", kind: "request", decision: "allowed" } as Hit,
+          ];
+      },
+    },
+  });
+  await until(() => control.publisher.gates()[0]?.connected, "connected");
+  const search = control.publisher.query({ limit: 10_000 });
+  let hits = 0;
+  for await (const page of search.pages) hits += page.length;
+  assert.ok(hits < 10_000, `${hits} hits`);
+  assert.deepEqual(search.absent(), [
+    { gate: "front", why: "the gate took too long to answer in all" },
+  ]);
+});
+
 test("a snapshot that cannot be saved is served, told, and saved when that works again", async (t) => {
   const world = await startFeedWorld(t);
   const control = await world.startControl({ latest: world.sign(1) });

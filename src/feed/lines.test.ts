@@ -36,3 +36,13 @@ test("bytes that are not UTF-8 are no line", () => {
   for (const bytes of [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xe2, 0x82]])
     assert.throws(() => lineCutter(64, () => {}).push(Buffer.from([...bytes, 10])), /not UTF-8/);
 });
+
+test("a line that comes byte by byte is whole, and the next one too", () => {
+  const line = Array.from({ length: 20_000 }, (_, i) => String.fromCharCode(97 + (i % 26))).join(
+    "",
+  );
+  const lines: string[] = [];
+  const cutter = lineCutter(line.length, (one) => lines.push(one));
+  for (const byte of Buffer.from(`${line}\nb\n${line}\n`)) cutter.push(Buffer.from([byte]));
+  assert.deepEqual(lines, [line, "b", line]);
+});

@@ -7,13 +7,27 @@ import { BadMessage } from "./protocol.ts";
 export function lineCutter(bytesMax: number, onLine: (line: string) => void): LineCutter {
   // Fatal: replaced characters would be a message nobody sent. The mark is kept so that JSON refuses it.
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  let kept: Buffer[] = [];
+  // One buffer that grows, never a list of pieces: a peer that sends a byte at a time would have each of them cost hundreds.
+  let kept = Buffer.alloc(0);
   let keptBytes = 0;
+  const keep = (piece: Buffer): void => {
+    const needed = keptBytes + piece.length;
+    if (needed > kept.length) {
+      const larger = Buffer.allocUnsafe(Math.max(needed, 2 * kept.length, 1_024));
+      kept.copy(larger, 0, 0, keptBytes);
+      kept = larger;
+    }
+    piece.copy(kept, keptBytes);
+    keptBytes = needed;
+  };
   const take = (last: Buffer): string => {
-    const bytes =
-      kept.length === 0 ? last : Buffer.concat([...kept, last], keptBytes + last.length);
-    kept = [];
-    keptBytes = 0;
+    let bytes = last;
+    if (keptBytes > 0) {
+      keep(last);
+      bytes = kept.subarray(0, keptBytes);
+      kept = Buffer.alloc(0);
+      keptBytes = 0;
+    }
     try {
       return decoder.decode(bytes);
     } catch {
@@ -30,10 +44,7 @@ export function lineCutter(bytesMax: number, onLine: (line: string) => void): Li
         onLine(line);
       }
       if (keptBytes + chunk.length - start > bytesMax) throw tooLong(bytesMax);
-      if (start < chunk.length) {
-        kept.push(chunk.subarray(start));
-        keptBytes += chunk.length - start;
-      }
+      if (start < chunk.length) keep(chunk.subarray(start));
     },
     get unfinishedBytes() {
       return keptBytes;

@@ -99,6 +99,63 @@ test("hits from a gate may have new members, but nothing nested and nothing huge
     assert.throws(() => parseUp(page(hit)), BadMessage);
 });
 
+test("no escape sequence of a gate reaches whoever reads what it says", () => {
+  const evil = "\u001b]0;owned\u0007\u009b2J\u202egnp\r\nerror: \u2028";
+  const status = {
+    type: "status",
+    addresses: [evil],
+    servedNames: [evil],
+    counters: { [`k${evil}`]: { [evil]: [evil] }, n: 1 },
+  };
+  const lines = [
+    status,
+    { ...(ups[4] as object), message: evil },
+    {
+      type: "warning",
+      warning: {
+        id: evil,
+        at: 1,
+        detector: evil,
+        severity: "info",
+        says: evil,
+        hits: [evil],
+        count: 1,
+      },
+    },
+    {
+      type: "hits.page",
+      id: 1,
+      hits: [{ id: evil, at: 1, path: evil }],
+      done: true,
+      problem: evil,
+    },
+  ];
+  for (const message of lines) {
+    const read = parseUp(JSON.stringify(message));
+    const texts: string[] = [];
+    JSON.stringify(read, (key, value) => {
+      texts.push(key);
+      if (typeof value === "string") texts.push(value);
+      return value;
+    });
+    for (const said of texts) assert.doesNotMatch(said, /[\p{Cc}\p{Cf}\p{Zl}]/u, message.type);
+    assert.ok(texts.some((said) => said.includes("?]0;owned??2J?gnp??error: ?")));
+  }
+});
+
+test("counters nest a little, and never so deep that they cannot be written again", () => {
+  const line = (counters: string): string =>
+    `{"type":"status","addresses":[],"servedNames":[],"counters":${counters}}`;
+  assert.doesNotThrow(() => parseUp(line('{"a":{"b":{"c":[1,"x",true,null]}}}')));
+  const deep = 500_000;
+  for (const counters of [
+    `{"a":${"[".repeat(deep)}${"]".repeat(deep)}}`,
+    `{"a":${'{"a":'.repeat(deep)}1${"}".repeat(deep)}}`,
+    `{"a":[${"1,".repeat(100_000)}1]}`,
+  ])
+    assert.throws(() => parseUp(line(counters)), BadMessage);
+});
+
 test("whatever a line holds, it is a message or a BadMessage, and never quoted", () => {
   fc.assert(
     fc.property(fc.oneof(fc.string(), fc.json()), (line) => {

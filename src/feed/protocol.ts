@@ -18,6 +18,8 @@ export const hitsPerPageMax = 500;
 export const hitsPerQuery = { fallback: 1_000, max: 10_000 } as const;
 /** Queries one gate answers at a time; more are answered with an empty last page. */
 export const queriesMax = 16;
+/** What a gate tells of itself in `status`, as JSON. */
+export const countersCharactersMax = 65_536;
 
 /** Control → gate. */
 export type Down =
@@ -187,25 +189,40 @@ const down: z.ZodType<Down> = z.discriminatedUnion("type", [
   }),
 ]);
 
-const names = z.array(text(256)).max(4_096);
-const addresses = z.array(text(300)).max(256);
+// What a gate says is shown to people and written to our log: no escape sequence of a gate that was taken over may reach a
+// terminal, no line break pose as a line of ours, and no mark turn the order of letters around.
+const shown = (max: number) =>
+  text(max).transform((said) => said.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu, "?"));
+const word = z.string().regex(/^[A-Za-z][A-Za-z0-9_.-]{0,127}$/);
+const names = z.array(shown(256)).max(4_096);
+const addresses = z.array(shown(300)).max(256);
+
+// As deep as somebody would read, and no deeper: what nests a million times is read without harm and written with none.
+const counted = (depth: number): z.ZodType => {
+  const plain = z.union([z.number(), z.boolean(), z.null(), shown(2_048)]);
+  if (depth === 0) return plain;
+  return z.union([plain, z.array(counted(depth - 1)), z.record(shown(256), counted(depth - 1))]);
+};
+const counters = z
+  .record(shown(128), counted(3))
+  .refine((all) => JSON.stringify(all).length <= countersCharactersMax);
 
 // A hit from a gate is only ever shown and merged by time, never decided on; a newer gate's extra fields may pass, but each
 // value is a short text, a number or a truth value, so that nothing nested or huge hides in one.
 const hit = z
-  .record(text(64), z.union([text(2_048), z.number(), z.boolean()]))
+  .record(word, z.union([shown(2_048), z.number(), z.boolean()]))
   .refine((fields) => typeof fields.id === "string" && typeof fields.at === "number")
   .transform((fields) => fields as unknown as Hit);
 
 const warning: z.ZodType<Warning> = z.strictObject({
-  id: text(512),
+  id: shown(512),
   at: instant,
-  detector: text(64),
+  detector: shown(64),
   severity: z.enum(["info", "warning", "critical"]),
-  says: text(4_096),
-  hits: z.array(text(256)).max(20),
+  says: shown(4_096),
+  hits: z.array(shown(256)).max(20),
   count,
-  gate: text(64).exactOptional(),
+  gate: shown(64).exactOptional(),
 });
 
 const up: z.ZodType<Up> = z.discriminatedUnion("type", [
@@ -214,7 +231,7 @@ const up: z.ZodType<Up> = z.discriminatedUnion("type", [
     protocol: z.literal(feedProtocol),
     gate: z.string().regex(/^[a-z0-9-]{1,63}$/),
     boot: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
-    versions: z.strictObject({ sallyport: text(64), node: text(64) }),
+    versions: z.strictObject({ sallyport: shown(64), node: shown(64) }),
     running: runningShape.nullable(),
     addresses,
     servedNames: names,
@@ -234,7 +251,7 @@ const up: z.ZodType<Up> = z.discriminatedUnion("type", [
       "not_served",
       "not_saved",
     ]),
-    message: text(4_096),
+    message: shown(4_096),
     running: runningShape.nullable(),
   }),
   z.strictObject({ type: z.literal("revoked"), sequence: count }),
@@ -245,13 +262,13 @@ const up: z.ZodType<Up> = z.discriminatedUnion("type", [
     id: count,
     hits: z.array(hit).max(hitsPerPageMax),
     done: z.boolean(),
-    problem: text(1_024).exactOptional(),
+    problem: shown(1_024).exactOptional(),
   }),
   z.strictObject({
     type: z.literal("status"),
     addresses,
     servedNames: names,
-    counters: z.record(text(128), z.unknown()),
+    counters,
   }),
   z.strictObject({ type: z.literal("pong"), sequence: count }),
 ]);

@@ -174,6 +174,7 @@ const defaults: PublisherTimings = {
   pingMs: 3_000,
   silenceMs: 9_000,
   pageMs: 10_000,
+  queryMs: 60_000,
   stallMs: 60_000,
   headsMs: 1_000,
 };

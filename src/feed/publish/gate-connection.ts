@@ -33,6 +33,8 @@ export function openGateConnection(
   let ping: string | undefined;
   let pings = 0;
   let queriesMade = 0;
+  /** Until when what it has said is paid for (GCRA). */
+  let quietMs = 0;
   const queries = new Map<number, Query>();
   let resolveClosed = (): void => {};
   const closed = new Promise<void>((resolve) => {
@@ -55,7 +57,11 @@ export function openGateConnection(
       if (!greeted) greet(message);
       else if (message.type === "hits.page") page(message);
       else if (message.type === "hello") throw new BadMessage("a second hello");
-      else if (message.type !== "pong") options.onMessage(message);
+      else if (message.type === "revoked") options.onMessage(message);
+      else if (message.type !== "pong") {
+        spend();
+        options.onMessage(message);
+      }
     },
     onClose(why) {
       gone = true;
@@ -94,6 +100,12 @@ export function openGateConnection(
     if (message.done) queries.delete(message.id);
     query.take(message);
   };
+  /** Heads and status once a second, now and then an acknowledgement; a thousand warnings at most were kept while it was away. */
+  const spend = (): void => {
+    const now = clock();
+    quietMs = Math.max(quietMs, now) + saidEveryMs;
+    if (quietMs - now > saidBurst * saidEveryMs) throw new BadMessage("the gate says too much");
+  };
   const send = (line: string): void => {
     if (urgent.length >= urgentMax) link.destroy("the gate is too far behind");
     urgent.push(line);
@@ -120,12 +132,17 @@ export function openGateConnection(
     query(filter) {
       queriesMade += 1;
       const id = queriesMade;
+      const begunMs = clock();
       let first = true;
       return {
         next: () =>
           new Promise((resolve, reject) => {
             if (gone) {
               reject(new Error("not connected"));
+              return;
+            }
+            if (clock() - begunMs > timings.queryMs) {
+              reject(new Error("the gate took too long to answer in all"));
               return;
             }
             const deadline = setTimeout(() => {
@@ -171,6 +188,9 @@ export function openGateConnection(
 }
 
 const urgentMax = 10_000;
+/** What a gate may say of itself: 20 messages a second, 2,000 at once. */
+const saidEveryMs = 50;
+const saidBurst = 2_000;
 
 type Page = { readonly hits: readonly Hit[]; readonly done: boolean; readonly problem?: string };
 

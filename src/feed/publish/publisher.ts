@@ -95,6 +95,8 @@ export type PublisherTimings = {
   readonly silenceMs: number;
   /** How long one page of a query may take. Default 10 s. */
   readonly pageMs: number;
+  /** How long all pages of one gate may take together. Default 60 s. */
+  readonly queryMs: number;
   /** How long the socket of a gate may refuse bytes. Default 60 s: a large register over a slow line. */
   readonly stallMs: number;
   /** How often control's heads are sent. Default 1 s. */

@@ -57,11 +57,14 @@ export function searchHits(
     while (source.held.length === 0 && !source.done) {
       try {
         const page = await source.cursor.next();
+        // A gate that has nothing says `done`: one that keeps answering with nothing would keep us asking for ever.
+        if (page.hits.length === 0 && !page.done) throw new Error("it answers with empty pages");
         source.held = [...page.hits];
         source.done = page.done;
         if (page.problem) absent.push({ gate: source.gate, why: page.problem });
       } catch (cause) {
         source.done = true;
+        source.cursor.stop();
         absent.push({
           gate: source.gate,
           why: cause instanceof Error ? cause.message : String(cause),

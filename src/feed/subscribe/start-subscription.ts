@@ -5,6 +5,7 @@ import type { Warning } from "../../model/warning.ts";
 import { type Link, openLink } from "../link.ts";
 import {
   type ByeReason,
+  countersCharactersMax,
   encode,
   feedProtocol,
   lineBytesMax,
@@ -272,7 +273,6 @@ const defaults: SubscriptionTimings = {
 
 const backoffDoublingsMax = 16;
 const warningsMax = 1_000;
-const countersCharactersMax = 65_536;
 // Well before the end, so that a slow handshake does not leave a gap.
 const renewedLeadMs = 60_000;
 
