@@ -44,6 +44,8 @@ export type PlaneOptions = {
 /** A data plane in this process: real sockets, real TLS, real certificates, a real hit log; no control plane. */
 export type PlaneWorld = {
   readonly port: number;
+  /** Holds everything: `data/` and `control/` are the authorities', `hits/` is the log. */
+  readonly dir: string;
   /** Where the hit log is. */
   readonly hitsDir: string;
   readonly limits: Int32Array;
@@ -189,6 +191,7 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
   const beat = setInterval(() => real.tick(), 1_000);
   return {
     port,
+    dir,
     hitsDir,
     limits,
     tick: () => real.tick(),
