@@ -1,14 +1,18 @@
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { renderSettingsDoc } from "../src/cli/settings.ts";
+import { generateOpenApi } from "../src/control/api/openapi.ts";
+import { generateSchema } from "../src/model/register/generate-schema.ts";
 
 /**
  * `npm run docs` writes every generated file; with `--check` it writes nothing and ends non-zero where one is out of date. What is
- * generated: the settings page and the picture of imports (the API's and the register's schemas have tests of their own).
+ * generated: the settings page, the picture of imports, the description of the API and the register's JSON Schema.
  */
 const generated: Readonly<Record<string, () => string>> = {
   "docs/settings.md": renderSettingsDoc,
   "docs/imports.mmd": importPicture,
+  "schema/openapi.json": generateOpenApi,
+  "schema/sallyport.schema.json": () => `${JSON.stringify(generateSchema(), null, 2)}\n`,
 };
 
 const checking = process.argv.includes("--check");
