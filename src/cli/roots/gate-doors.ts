@@ -2,7 +2,7 @@ import { formatHostPort } from "../../base/address.ts";
 import { type Endpoint, followBinds, resolveBind } from "../../base/guard.ts";
 import type { Log } from "../../base/log.ts";
 import type { Bind, Register } from "../../model/register.ts";
-import type { Pool } from "../../proxy/pool/pool.ts";
+import type { DoorPlan, Pool } from "../../proxy/pool/pool.ts";
 import { bindWorld, localAddresses } from "../bind-world.ts";
 import type { SupervisorLink } from "../supervisor/link-to-supervisor.ts";
 
@@ -13,6 +13,8 @@ type Open = {
   readonly bind: Bind;
   readonly wanted: Endpoint;
   readonly at: Endpoint;
+  /** What the workers were told last about who may connect, as JSON. */
+  plan: string;
 };
 
 /**
@@ -56,7 +58,11 @@ export class GateDoors {
 
   /** Opens and closes what the register and the interfaces now ask for. One at a time. */
   follow(register: Register, pool: Pool): Promise<void> {
-    this.#working = this.#working.then(() => this.#follow(register, pool));
+    const turn = this.#working.then(() => this.#follow(register, pool));
+    // One look that failed must not be the last.
+    this.#working = turn.catch((cause: unknown) =>
+      this.#log.error({ err: String(cause) }, "the doors could not be looked after"),
+    );
     return this.#working;
   }
 
@@ -77,8 +83,15 @@ export class GateDoors {
         mine.map((one) => one.wanted),
         resolved,
       );
-      for (const one of mine)
-        if (!change.close.some((gone) => same(gone, one.wanted))) stay.add(one);
+      for (const one of mine) {
+        if (change.close.some((gone) => same(gone, one.wanted))) continue;
+        stay.add(one);
+        const plan = planOf(one, register);
+        const text = JSON.stringify(plan);
+        if (text === one.plan) continue;
+        await pool.admit(plan);
+        one.plan = text;
+      }
       for (const wanted of change.open) {
         const opened = await this.#openOne({ door, bind, wanted }, register, pool, problems);
         if (opened) stay.add(opened);
@@ -93,29 +106,23 @@ export class GateDoors {
   }
 
   async #openOne(
-    wish: Omit<Open, "at">,
+    wish: Pick<Open, "door" | "bind" | "wanted">,
     register: Register,
     pool: Pool,
     problems: string[],
   ): Promise<Open | undefined> {
-    const { door, bind, wanted } = wish;
+    const { wanted } = wish;
     try {
       const got = await this.#link.listen(wanted.host, wanted.port, this.#copies);
       const at = { host: wanted.host, port: got.port };
-      const opened = { ...wish, at };
+      const plan = planOf({ ...wish, at }, register);
+      const opened = { ...wish, at, plan: JSON.stringify(plan) };
       this.#open.push(opened);
       this.#spare.set(
         formatHostPort(at.host, at.port),
         got.copies.map((copy) => copy.fd),
       );
-      await pool.open({
-        door,
-        at,
-        bind,
-        from: door === "data" ? register.planes.data.from : [],
-        networks: register.networks,
-        interfaces: localAddresses(),
-      });
+      await pool.open(plan);
       return opened;
     } catch (cause) {
       problems.push(cause instanceof Error ? cause.message : String(cause));
@@ -135,6 +142,14 @@ function declaredDoors({ planes }: Register): Endpoint[] {
     .flatMap((door) => door.binds)
     .filter((bind) => bind.kind === "address" && bind.port !== 0)
     .map(({ host, port }) => ({ host, port }));
+}
+
+function planOf(
+  { door, bind, at }: Pick<Open, "door" | "bind" | "at">,
+  register: Register,
+): DoorPlan {
+  const from = door === "data" ? register.planes.data.from : [];
+  return { door, at, bind, from, networks: register.networks, interfaces: localAddresses() };
 }
 
 function same(a: Endpoint, b: Endpoint): boolean {

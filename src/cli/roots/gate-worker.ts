@@ -12,10 +12,18 @@ import { indexRevocations, type Trust } from "../../policy/peer.ts";
 import type { View } from "../../policy/view.ts";
 import { DataPlane } from "../../proxy/data-plane.ts";
 import type { Needs } from "../../proxy/needs.ts";
-import type { CredentialOrder, Order, Report, WorkerStart } from "../../proxy/pool/messages.ts";
+import type {
+  CredentialOrder,
+  DoorOrder,
+  Order,
+  Report,
+  WorkerStart,
+} from "../../proxy/pool/messages.ts";
 import { programLog } from "../program-log.ts";
 
 // One worker thread of a gate: a data plane, its hit log, and orders from the main thread.
+
+type DoorPlan = Omit<DoorOrder, "fd">;
 
 const start = workerData as WorkerStart;
 const port = parentPort;
@@ -41,6 +49,8 @@ let unpacking: Promise<void> = Promise.resolve();
 /** Revocations that no view in force has yet. */
 let revokedAhead: Revocation[] = [];
 let ownDoors: ReadonlySet<string> = new Set();
+/** By door: who may connect there, as the register in force says. */
+const admitted = new Map<string, (ip: string) => boolean>();
 
 // What early warning looks at: refusals, copied once they are in the log, at most so many a second.
 const seenPerBeat = 200;
@@ -123,15 +133,15 @@ async function follow(order: Order): Promise<void> {
       ownDoors = new Set(order.doors.map((at) => formatHostPort(at.host, at.port)));
       return;
     case "open": {
-      const { door, fd, at, bind, from, networks, interfaces } = order.order;
-      const admits = admitsFrom(
-        from,
-        { bind, host: at.host },
-        { networks, interfaces: () => interfaces },
-      );
-      await plane.open({ fd, allowed: at, door, admits: door === "decoy" ? () => true : admits });
+      const { fd, ...plan } = order.order;
+      const key = admitAt(plan);
+      const admits = (ip: string): boolean => admitted.get(key)?.(ip) ?? false;
+      await plane.open({ fd, allowed: plan.at, door: plan.door, admits });
       return;
     }
+    case "admit":
+      admitAt(order.order);
+      return;
     case "shut":
       await plane.shut(order.door, order.at);
       return;
@@ -142,6 +152,17 @@ async function follow(order: Order): Promise<void> {
       recorder.close();
       return;
   }
+}
+
+/** Notes who may connect at a door; returns the door's name. A decoy is for everybody: any touch of it is worth knowing. */
+function admitAt({ door, at, bind, from, networks, interfaces }: DoorPlan): string {
+  const key = `${door} ${formatHostPort(at.host, at.port)}`;
+  const range = { networks, interfaces: () => interfaces };
+  admitted.set(
+    key,
+    door === "decoy" ? () => true : admitsFrom(from, { bind, host: at.host }, range),
+  );
+  return key;
 }
 
 async function takeView(patch: PackedPatch): Promise<void> {

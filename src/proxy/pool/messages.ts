@@ -43,6 +43,8 @@ export type Order = { readonly number: number } & (
   | { readonly kind: "revoke"; readonly revocation: Revocation }
   | { readonly kind: "credentials"; readonly credentials: CredentialOrder }
   | { readonly kind: "open"; readonly order: DoorOrder }
+  /** Who may come in through an open door has changed. */
+  | { readonly kind: "admit"; readonly order: Omit<DoorOrder, "fd"> }
   | { readonly kind: "shut"; readonly door: "data" | "decoy"; readonly at: Endpoint }
   | { readonly kind: "own-doors"; readonly doors: readonly Endpoint[] }
   | { readonly kind: "drain"; readonly withinMs: number }

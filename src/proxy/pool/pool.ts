@@ -115,6 +115,13 @@ export class Pool {
     await Promise.all(this.#members.map((member) => this.#openIn(member, plan)));
   }
 
+  /** Has every worker ask by the new plan who may connect. What is open stays: each request is asked for itself. */
+  async admit(plan: DoorPlan): Promise<void> {
+    const key = keyOf(plan.door, plan.at);
+    this.#doors = this.#doors.map((one) => (keyOf(one.door, one.at) === key ? plan : one));
+    await this.#all({ kind: "admit", order: plan });
+  }
+
   async shut(door: "data" | "decoy", at: Endpoint): Promise<void> {
     this.#doors = this.#doors.filter(
       (plan) => plan.door !== door || plan.at.host !== at.host || plan.at.port !== at.port,
