@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { Agent, request } from "node:https";
 import { type AddressInfo, connect, createServer as createTcpServer } from "node:net";
@@ -111,6 +111,9 @@ export async function startSystemWorld(
   const said: string[] = [];
   const beforeClose: Closing["beforeClose"] = [];
   options.prepare?.(stateDir);
+  const file = join(dir, "sallyport.yaml");
+  const text = (options.register ?? shopRegister)(ports);
+  writeFileSync(file, text);
   const before = { ...process.env };
   Object.assign(process.env, options.env);
   const supervisor = startHere({
@@ -138,7 +141,8 @@ export async function startSystemWorld(
   });
   t.after(() => {
     // Said only when something went wrong: what the processes had to say about it.
-    if (!(t as { readonly passed?: boolean }).passed) for (const line of said.slice(-60)) t.diagnostic(line);
+    if (!(t as { readonly passed?: boolean }).passed)
+      for (const line of said.slice(-60)) t.diagnostic(line);
   });
   await supervisor.ready;
   for (const name of Object.keys(options.env ?? {}))
