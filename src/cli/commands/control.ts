@@ -13,6 +13,7 @@ type Options = {
   readonly state?: string;
   readonly register?: string;
   readonly initAdmin?: string;
+  readonly restore?: boolean;
   readonly json?: boolean;
 };
 
@@ -29,6 +30,10 @@ export function command(): Command {
       "--init-admin <file>",
       "write the first administrator's token to this file, once, on an empty store",
     )
+    .option(
+      "--restore",
+      "the store was put back from a backup: begin a new epoch, which gates that saw more follow",
+    )
     .option("--json", "print the doors as JSON")
     .addHelpText(
       "after",
@@ -36,6 +41,7 @@ export function command(): Command {
 Examples:
   sallyport control --state /var/lib/sallyport --register sallyport.yaml --init-admin admin.token
   sallyport control --state /var/lib/sallyport
+  sallyport control --state /var/lib/sallyport --restore
 Exit code: 0 stopped when asked to, 2 it could not start.`,
     )
     .action(run);
@@ -60,6 +66,7 @@ async function run(options: Options): Promise<void> {
           registerFiles: isReady ? [] : (first?.files ?? []),
           apart: true,
           name: "control",
+          ...(options.restore && !isReady && { restore: true }),
           ...(options.initAdmin && !isReady && { initAdminFile: resolve(options.initAdmin) }),
         }),
       },

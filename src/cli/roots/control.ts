@@ -17,7 +17,7 @@ import type { HitPage, HitQuery, HitVerdict, Needs, RecordHit } from "../../cont
 import { ControlRefusal } from "../../control/refusals.ts";
 import { openRegistry } from "../../control/registry/registry.ts";
 import { openStore } from "../../control/store/sqlite.ts";
-import { type Anchor, type ControlStore, StoreUnusable } from "../../control/store/store.ts";
+import { type Anchor, StoreUnusable } from "../../control/store/store.ts";
 import { createPublisher } from "../../feed/publish/create-publisher.ts";
 import type { Publisher } from "../../feed/publish/publisher.ts";
 import { openAuthority } from "../../identity/authority/authority.ts";
@@ -28,7 +28,7 @@ import {
 } from "../../identity/credentials/credential-directory.ts";
 import { makePrivateDirectory, writeFileDurably } from "../../identity/durable-files.ts";
 import { createIssuance, type Issuance } from "../../identity/issue/issuance.ts";
-import type { IssuanceStore, IssuedRecord } from "../../identity/needs.ts";
+import type { IssuedRecord } from "../../identity/needs.ts";
 import type { Hit } from "../../model/hit.ts";
 import {
   type Plane,
@@ -62,7 +62,7 @@ export type ControlConfig = {
   readonly name: string;
   /** The gate that is started beside it, and whose token it hands to the supervisor. */
   readonly localGate?: string;
-  /** The store came from a backup: begin a new epoch. */
+  /** The store came from a backup: begin a new epoch, once, and say so. */
   readonly restore?: boolean;
 };
 
@@ -121,8 +121,8 @@ const feed: Needs["feed"] = {
   confirmed: async (target, withinMs) => (await publisher?.confirmed(target, withinMs)) ?? nobody,
 };
 const registry = await openRegistry(store, { clock, log, sign: snapshotKey.signSnapshot, feed });
+if (config.restore) await beginAgain();
 await takeRegister();
-if (config.restore && registry.current()) await registry.startEpoch(self);
 
 const { trustDomain } = standing();
 const [controlAuthority, dataAuthority] = await Promise.all(
@@ -135,7 +135,7 @@ const authorities = { control: controlAuthority, data: dataAuthority };
 let trust: Trust = readTrust();
 
 const issuance: Issuance = createIssuance({
-  store: issuanceStore(store),
+  store,
   authorities,
   trustDomain,
   clock,
@@ -291,7 +291,12 @@ for (const door of [controlDoor, joinDoor])
 
 const adminLeaf = config.adminDir === undefined ? undefined : await keepAdmin(config.adminDir);
 if (config.initAdminFile !== undefined) await inviteFirstAdmin(config.initAdminFile);
-if (config.localGate !== undefined) await inviteLocalGate(config.localGate);
+const inviteEveryMs = 60_000;
+let invitedMs = Number.NEGATIVE_INFINITY;
+if (config.localGate !== undefined) {
+  await register({ principal: principalOf({ trustDomain, kind: "gate", name: config.localGate }) });
+  await inviteLocalGate(config.localGate);
+}
 link.on("died", (message) => {
   const { name, code, signal } = message;
   note("process_died", `${name}: ${signal ?? `code ${code}`}`, "fault");
@@ -304,6 +309,10 @@ const second = setInterval(() => {
 const follower = setInterval(() => {
   void controlDoor.follow(standing());
   void joinDoor.follow(standing());
+  if (config.localGate !== undefined)
+    inviteLapsedGate(config.localGate).catch((cause) =>
+      log.error({ err: cause }, "the gate beside this could not be invited again"),
+    );
 }, followEveryMs);
 const minute = setInterval(() => void rememberGates(), 60_000);
 const hour = setInterval(() => {
@@ -314,6 +323,18 @@ const current = registry.current()?.snapshot;
 note("start", `pid ${process.pid}, snapshot ${current ? snapshotName(current) : "none"}`);
 isReady = true;
 link.ready({ control: controlDoor.address() ?? "", join: joinDoor.address() ?? "" });
+
+/** The store is a backup: what gates saw after it was made must not look newer than what they are told from now on. */
+async function beginAgain(): Promise<void> {
+  if (!registry.current())
+    stop(new Error("there is nothing to restore: the store is empty. Put the backup in its place"));
+  const { snapshot } = await registry.startEpoch(self);
+  note("restore", `snapshot ${snapshot}`);
+  log.warn(
+    { snapshot },
+    "a new epoch was begun: what was revoked after the backup was made must be revoked again",
+  );
+}
 
 /** The register that stands; there is one from `takeRegister` on. */
 function standing(): Register {
@@ -373,29 +394,12 @@ async function standingOf(caller: JoinCaller): Promise<RefusalCode | undefined> 
   return (await store.isRegistered(caller.uri)) ? undefined : "not_registered";
 }
 
-/** The store as issuing sees it. Under `up` a gate whose machine was off for days comes back by itself. */
-function issuanceStore(of: ControlStore): IssuanceStore {
-  return {
-    saveToken: (token) => of.saveToken(token),
-    findToken: (hash) => of.findToken(hash),
-    spendToken: (hash, publicKey, at) => of.spendToken(hash, publicKey, at),
-    saveIssued: (leaf) => of.saveIssued(leaf),
-    findIssued: (plane, serial) => of.findIssued(plane, serial),
-    issuedByToken: (hash) => of.issuedByToken(hash),
-    successorOf: (plane, serial) => of.successorOf(plane, serial),
-    isRegistered: (principal) => of.isRegistered(principal),
-    isRevoked: (leaf) => of.isRevoked(leaf),
-    graceMs: (principal) =>
-      !config.apart && parsePrincipal(principal)?.kind === "gate"
-        ? // One user owns both ends here, so the key is as good as the token that would be made for it.
-          Promise.resolve(30 * 24 * hourMs)
-        : of.graceMs(principal),
-  };
-}
-
 async function revokeLeaves(leaves: readonly IssuedRecord[]): Promise<void> {
   const lines = new Map(leaves.map((leaf) => [`${leaf.plane} ${leaf.lineage}`, leaf]));
-  for (const { plane, serial } of lines.values()) {
+  for (const leaf of lines.values()) {
+    // Whoever goes on showing the spent token must not make a new snapshot of it each time.
+    if (await store.isRevoked(leaf)) continue;
+    const { plane, serial } = leaf;
     const { revocation } = await registry.revoke({ author: self, plane, serial });
     const { principal } = revocation;
     record(
@@ -468,10 +472,16 @@ async function inviteFirstAdmin(file: string): Promise<void> {
 /** Over the channel alone: an argument, a variable or a file would be seen by others. */
 async function inviteLocalGate(name: string): Promise<void> {
   const principal = principalOf({ trustDomain, kind: "gate", name });
-  await register({ principal });
   if (enrolled.has(name) && (await holdsLivingLeaves(join(config.stateDir, "gates", name)))) return;
+  invitedMs = clock();
   const { token } = await issuance.createToken({ principal, createdBy: self.name });
   link.send({ kind: "gate-token", token } as { kind: string });
+}
+
+/** A gate that is gone for good, because somebody revoked it, is not called back while control runs. */
+async function inviteLapsedGate(name: string): Promise<void> {
+  if (!enrolled.has(name) || clock() - invitedMs < inviteEveryMs) return;
+  await inviteLocalGate(name);
 }
 
 /** A machine that slept past the end of its leaves finds its gate locked out: it is invited again. */

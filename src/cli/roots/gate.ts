@@ -205,6 +205,10 @@ const second = setInterval(() => {
 const follower = setInterval(() => {
   if (register !== undefined) void doors.follow(register, pool);
 }, followEveryMs);
+// Under `up`, control invites a gate again whose machine slept past the end of its leaves: they are taken up by starting anew.
+link.on("token", () => {
+  if (!isLiving({ control, data })) void leave();
+});
 started = true;
 note("start", "allowed", `pid ${process.pid}, ${size} workers, snapshot ${snapshotNow()}`);
 
@@ -397,7 +401,7 @@ async function readHeld(keyFile: string): Promise<GateIdentity | undefined> {
   }
 }
 
-function isLiving({ control, data }: GateIdentity): boolean {
+function isLiving({ control, data }: Pick<GateIdentity, "control" | "data">): boolean {
   return [control, data].every((one) => Date.parse(one.identity?.notAfter ?? "") > clock());
 }
 

@@ -28,7 +28,10 @@ export type Registry = {
   rollback(request: RollbackRequest): Promise<Applied>;
   /** Rejects with `not_found`, `last_admin`. */
   revoke(request: RevokeRequest): Promise<Revoked>;
-  /** After a restore from backup: the same register in a new epoch, so that gates which saw more than the backup follow. */
+  /**
+   * After a restore from backup: the same register in a new epoch, so that gates which saw more than the backup follow. The
+   * epoch is the second it begins in, or one more than the last: restoring one backup twice gives two epochs.
+   */
   startEpoch(author: Author): Promise<Applied>;
   history(limit: number): Promise<readonly SnapshotHead[]>;
 };
@@ -130,7 +133,7 @@ export async function openRegistry(
     const now = needs.clock();
     const carried = await store.revocations(now - carriedMs);
     const snapshot: Snapshot = {
-      epoch: (before?.epoch ?? 1) + (more.newEpoch && before ? 1 : 0),
+      epoch: more.newEpoch && before ? epochAfter(before.epoch, now) : (before?.epoch ?? 1),
       version: (before?.version ?? 0) + 1,
       author: author.name,
       at: now,
@@ -293,6 +296,11 @@ export async function openRegistry(
     },
     history: (limit) => store.snapshotHeads(limit),
   };
+}
+
+/** Above every epoch that was ever begun from the same backup, as long as the clock has gone forward since. */
+function epochAfter(epoch: number, nowMs: number): number {
+  return Math.max(epoch + 1, Math.floor(nowMs / 1_000));
 }
 
 type Parsed = { readonly register?: Register };
