@@ -173,6 +173,33 @@ test("apart: the first administrator's token is written once, for an empty store
   assert.equal(await end(again), 0);
 });
 
+test("a restored store begins an epoch of its own, each time it is restored", async (t) => {
+  const stateDir = placeFor(t);
+  const backup = join(placeFor(t), "backup");
+  const adminDir = join(stateDir, "admin");
+  const config = { stateDir, adminDir, apart: false, name: "control" } as const;
+  const nothing = spawnRoot(t, { ...config, registerFiles, restore: true });
+  const [code] = await once(nothing, "exit");
+  assert.equal(code, 2, "there is nothing to restore");
+  const first = await start(t, { ...config, registerFiles });
+  assert.equal(await end(first), 0);
+  await run("cp", ["-a", join(stateDir, "control"), backup]); // with its modes
+  const epochs: number[] = [];
+  for (let round = 0; round < 2; round++) {
+    rmSync(join(stateDir, "control"), { recursive: true });
+    await run("cp", ["-a", backup, join(stateDir, "control")]);
+    const restored = await start(t, { ...config, restore: true });
+    const client = await clientOf(adminDir);
+    const { body } = await client.call("GET", "/v1/status");
+    const { name } = (body as { snapshot: { name: string } }).snapshot;
+    client.close();
+    assert.equal(await end(restored), 0);
+    epochs.push(Number(name.split(".")[0]));
+  }
+  const [one = 0, two = 0] = epochs;
+  assert.ok(one > 1_700_000_000 && two > one, `${one}, then ${two}`);
+});
+
 test("the command line reaches it without flags, and says what is wrong", async (t) => {
   const place = placeFor(t);
   const stateDir = join(place, ".sallyport");

@@ -23,6 +23,7 @@ import type { Publisher } from "../../feed/publish/publisher.ts";
 import { openAuthority } from "../../identity/authority/authority.ts";
 import { openSnapshotKey } from "../../identity/authority/snapshot-key.ts";
 import {
+  CredentialsUnusable,
   readCredentials,
   writeCredentials,
 } from "../../identity/credentials/credential-directory.ts";
@@ -46,6 +47,7 @@ import { programLog } from "../program-log.ts";
 import { linkToSupervisor, readRootConfig } from "../supervisor/link-to-supervisor.ts";
 import { followDoor } from "./control-doors.ts";
 import { keepOwnLeaf, type OwnLeaf } from "./control-leaves.ts";
+import { keepReserve } from "./control-reserve.ts";
 
 /** What the supervisor starts this root with. */
 export type ControlConfig = {
@@ -69,6 +71,12 @@ export type ControlConfig = {
 // The control process: store, authorities, registry, the API door, the join door and the feed. It carries no traffic.
 
 const hourMs = 3_600_000;
+/** New keys, certificates and credentials, a file system block each, and their lines in the store. */
+const rotationBytes = 4 * 1_048_576;
+/** Chains of one gate that are anchored: a gate that restarts every minute begins as many in eleven days. */
+const chainsMax = 16_384;
+/** Of one gate, so that a gate that was taken over cannot push out what the others warn of. */
+const warningsOfGateMax = 100;
 const config = readRootConfig<ControlConfig>();
 const log = programLog({ process: "control" });
 const clock = () => Date.now();
@@ -78,7 +86,10 @@ const hitsDir = join(home, "hits");
 const self = { name: `control/${config.name}` };
 await makePrivateDirectory(home);
 
-const store = await openStore(join(home, "store.sqlite")).catch((cause) => stop(cause));
+const reserve = keepReserve({ dir: join(home, "reserve"), log });
+const store = await openStore(join(home, "store.sqlite"), reserve.makeRoom).catch((cause) =>
+  stop(cause),
+);
 const snapshotKey = await openSnapshotKey(join(home, "snapshot-key.pem"));
 
 // The hit log first: whatever follows is recorded.
@@ -194,6 +205,7 @@ const needs: Needs = {
       })),
     async rotate(plane, step, { force }) {
       const authority = authorities[plane];
+      reserve.makeRoom(rotationBytes);
       const state =
         step === "prepare" ? await authority.prepare() : await authority[step]({ force });
       trust = readTrust();
@@ -267,9 +279,13 @@ const ownLeaf: OwnLeaf = await keepOwnLeaf({
     for (const door of controlDoor.opened()) door.swap(credentials);
     for (const door of joinDoor.opened()) door.swap();
   },
-});
+}).catch(stopIfUnusable);
 
 const freshHeads = new Map<string, Anchor>();
+/** Of each gate, all that are anchored: one that was taken over must not fill the store with chains that are none. */
+const knownChains = new Map<string, Set<string>>();
+for (const { source, chain } of await store.anchors())
+  knownChains.set(source, (knownChains.get(source) ?? new Set()).add(chain));
 publisher = createPublisher({
   clock,
   log,
@@ -278,8 +294,17 @@ publisher = createPublisher({
   keys: () => [],
   heads: () => recorder.heads(),
   onHeads(gate, heads) {
-    for (const head of heads)
-      freshHeads.set(`${gate} ${head.chain}`, { source: `gate/${gate}`, at: clock(), ...head });
+    const source = `gate/${gate}`;
+    const chains = knownChains.get(source) ?? new Set<string>();
+    knownChains.set(source, chains);
+    for (const head of heads) {
+      if (!chains.has(head.chain) && chains.size >= chainsMax) {
+        raiseTooManyChains(source);
+        break;
+      }
+      chains.add(head.chain);
+      freshHeads.set(`${gate} ${head.chain}`, { source, at: clock(), ...head });
+    }
   },
   onWarning: (_gate, warning) => raise(warning),
 });
@@ -289,7 +314,10 @@ for (const door of [controlDoor, joinDoor])
   if (door.opened().length === 0)
     stop(new Error(`no door could be opened: ${door.problems().join("; ")}`));
 
-const adminLeaf = config.adminDir === undefined ? undefined : await keepAdmin(config.adminDir);
+const adminLeaf =
+  config.adminDir === undefined
+    ? undefined
+    : await keepAdmin(config.adminDir).catch(stopIfUnusable);
 if (config.initAdminFile !== undefined) await inviteFirstAdmin(config.initAdminFile);
 const inviteEveryMs = 60_000;
 let invitedMs = Number.NEGATIVE_INFINITY;
@@ -314,7 +342,10 @@ const follower = setInterval(() => {
       log.error({ err: cause }, "the gate beside this could not be invited again"),
     );
 }, followEveryMs);
-const minute = setInterval(() => void rememberGates(), 60_000);
+const minute = setInterval(() => {
+  rememberGates().catch((cause) => log.error({ err: cause }, "what gates said could not be kept"));
+  reserve.restock();
+}, 60_000);
 const hour = setInterval(() => {
   store.prune(clock()).catch((cause) => log.error({ err: cause }, "pruning the store failed"));
 }, hourMs);
@@ -568,6 +599,18 @@ async function keepAnchors(): Promise<void> {
     });
 }
 
+function raiseTooManyChains(source: string): void {
+  raise({
+    id: `too-many-chains:${source}`,
+    at: clock(),
+    detector: "log-changed",
+    severity: "critical",
+    says: `${source} says that it keeps more than ${chainsMax} chains of hits: no more of them are anchored. A gate that was not restarted as often is not what it was`,
+    hits: [],
+    count: 1,
+  });
+}
+
 async function rememberGates(): Promise<void> {
   for (const gate of publisher?.gates() ?? [])
     if (gate.lastSeen !== undefined) await store.saveGate(gate);
@@ -578,6 +621,10 @@ function raise(warning: Warning): void {
   const key = `${warning.gate ?? ""} ${warning.id}`;
   warnings.delete(key);
   warnings.set(key, warning);
+  if (warning.gate !== undefined) {
+    const mine = [...warnings].filter(([, { gate }]) => gate === warning.gate);
+    for (const [oldest] of mine.slice(0, -warningsOfGateMax)) warnings.delete(oldest);
+  }
   for (const oldest of warnings.keys()) {
     if (warnings.size <= warningsMax) break;
     warnings.delete(oldest);
@@ -604,8 +651,14 @@ function readTrust(): Trust {
 /** Says what is wrong and ends: starting again would change nothing. */
 function stop(cause: unknown): never {
   const { message } = cause as Error;
-  log.error(cause instanceof StoreUnusable ? { hint: cause.hint } : {}, message);
+  const hasHint = cause instanceof StoreUnusable || cause instanceof CredentialsUnusable;
+  log.error(hasHint ? { hint: cause.hint } : {}, message);
   process.exit(2);
+}
+
+function stopIfUnusable(cause: unknown): never {
+  if (cause instanceof CredentialsUnusable) stop(cause);
+  throw cause;
 }
 
 /** Takes nothing new, lets what is under way finish, and leaves with everything written. */
