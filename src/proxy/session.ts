@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import type { Hit } from "../model/hit.ts";
 import { Refusal, type RefusalCode } from "../model/refusal.ts";
 import { snapshotName } from "../model/snapshot.ts";
 import type { View } from "../policy/view.ts";
@@ -15,6 +16,9 @@ import { closeInOrder } from "./record/close-in-order.ts";
 import type { Outbox } from "./record/outbox.ts";
 import { refusalBytes } from "./refuse.ts";
 import { type Attempt, serve } from "./serve.ts";
+
+/** A line of the hit log while it is put together. */
+type Filling = { -readonly [K in keyof Omit<Hit, "id">]: Hit[K] };
 
 /** What a session shares with all others of its worker. */
 export type House = {
@@ -112,7 +116,7 @@ export class Session implements Client {
     if (this.#closed || this.#socket.destroyed) return;
     const exchange = this.#exchange;
     if (exchange !== undefined) exchange.abort(code);
-    else this.#noteConnection(code);
+    else if (!this.#ending) this.#noteConnection(code); // what is ending anyway has had its line
     this.#ending = true;
     this.#socket.destroy();
   }
@@ -171,7 +175,6 @@ export class Session implements Client {
         client: this,
         via,
         times: { clockMs: attempt.atMs, startedMs },
-        monotonic: needs.monotonic,
       });
       this.#exchange = exchange;
       exchange.start(origins);
@@ -294,18 +297,18 @@ export class Session implements Client {
 
   lineOpen(exchange: Exchange): string {
     const { needs } = this.#house;
-    const ended = exchange.finished || exchange.code !== undefined;
     const { target, rule } = exchange.permit;
-    return needs.recorder.add({
+    const { caller, peer } = this;
+    // Once for every request, so by assignment: five spreads cost as much as printing the line.
+    const hit: Filling = {
       at: exchange.times.clockMs,
       plane: "data",
       kind: "request",
       decision: "allowed",
-      ...(exchange.code !== undefined && { code: exchange.code }),
-      caller: this.caller.shortName,
-      serial: this.caller.serial,
-      peer: this.peer.address,
-      local: this.peer.local,
+      caller: caller.shortName,
+      serial: caller.serial,
+      peer: peer.address,
+      local: peer.local,
       gate: needs.gate,
       service: target.port.service,
       port: target.port.port,
@@ -313,11 +316,18 @@ export class Session implements Client {
       path: target.path,
       rule: rule.id,
       status: exchange.status,
-      ...(exchange.upstream !== undefined && { upstream: exchange.upstream }),
-      ...this.#snapshot(),
-      ...(ended && this.#measures(exchange)),
-      ...(exchange.canary !== undefined && { canary: exchange.canary }),
-    });
+    };
+    const view = this.#attempt?.view;
+    if (view !== undefined) hit.snapshot = nameOf(view);
+    if (exchange.upstream !== undefined) hit.upstream = exchange.upstream;
+    if (exchange.finished || exchange.code !== undefined) {
+      hit.bytesIn = exchange.bytesIn;
+      hit.bytesOut = exchange.bytesOut;
+      hit.tookMs = needs.monotonic() - exchange.times.startedMs;
+    }
+    if (exchange.code !== undefined) hit.code = exchange.code;
+    if (exchange.canary !== undefined) hit.canary = exchange.canary;
+    return needs.recorder.add(hit);
   }
 
   lineClose(exchange: Exchange): void {

@@ -52,14 +52,16 @@ export class Exchange implements ResponseSink, Pending {
   readonly canary: string | undefined;
   readonly times: Times;
   readonly #client: Client;
-  readonly #monotonic: () => number;
   readonly #text: string;
   #cancelTake: (() => void) | undefined;
   #taken: Taken | undefined;
   #waitingBody: Buffer[] = [];
   #requestDone = false;
-  #requestEndedMs = 0;
+  // Both are read off the clock by `sweep`, not here: a request would pay for a dozen looks that nobody needs.
+  #requestEndedMs: number | undefined;
   #activeMs: number;
+  /** Whether anything moved since `sweep` last looked. */
+  #hasMoved = false;
   #over = false;
 
   status = 0;
@@ -87,7 +89,7 @@ export class Exchange implements ResponseSink, Pending {
   constructor(
     head: RequestHead,
     permit: Permit,
-    from: { client: Client; via: string; times: Times; monotonic: () => number },
+    from: { client: Client; via: string; times: Times },
   ) {
     const out = requestHead(head, permit, from.via);
     this.#text = out.text;
@@ -96,7 +98,6 @@ export class Exchange implements ResponseSink, Pending {
     this.permit = permit;
     this.times = from.times;
     this.#client = from.client;
-    this.#monotonic = from.monotonic;
     this.#activeMs = from.times.startedMs;
   }
 
@@ -113,7 +114,7 @@ export class Exchange implements ResponseSink, Pending {
   /** A part of the request's body. False: read no more until `Client.resumeRequest`. */
   requestBody(chunk: Buffer): boolean {
     this.bytesIn += chunk.length;
-    this.#activeMs = this.#monotonic();
+    this.#hasMoved = true;
     if (this.#over) return true;
     const taken = this.#taken;
     if (taken === undefined) {
@@ -125,8 +126,7 @@ export class Exchange implements ResponseSink, Pending {
 
   requestEnd(trailers: readonly string[] | undefined): void {
     this.#requestDone = true;
-    this.#requestEndedMs = this.#monotonic();
-    this.#activeMs = this.#requestEndedMs;
+    this.#hasMoved = true;
     if (this.#taken !== undefined) this.#sendEnd(this.#taken, trailers);
     else this.#trailers = trailers;
     this.#maybeDone();
@@ -134,7 +134,7 @@ export class Exchange implements ResponseSink, Pending {
   #trailers: readonly string[] | undefined;
 
   onClientDrain(): void {
-    this.#activeMs = this.#monotonic();
+    this.#hasMoved = true;
     this.#taken?.connection.resume();
   }
 
@@ -150,7 +150,10 @@ export class Exchange implements ResponseSink, Pending {
   /** Ends what takes too long. Called a few times a second. */
   sweep(nowMs: number): void {
     const { responseHeadMs, idleMs } = this.permit.target.port.timeouts;
+    if (this.#hasMoved) this.#activeMs = nowMs;
+    this.#hasMoved = false;
     if (!this.#responseBegun && this.#requestDone) {
+      this.#requestEndedMs ??= nowMs;
       if (nowMs - this.#requestEndedMs > responseHeadMs)
         this.onFailed("upstream_timeout", `no response head in ${responseHeadMs} ms`);
     } else if (nowMs - this.#activeMs > idleMs) {
@@ -168,7 +171,7 @@ export class Exchange implements ResponseSink, Pending {
   // What the upstream says.
 
   onInformational(head: ResponseHead): void {
-    this.#activeMs = this.#monotonic();
+    this.#hasMoved = true;
     // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2); 101 would need an upgrade that we never ask for.
     if (head.status === 101)
       return this.onFailed("upstream_broken", "101 to a request without Upgrade");
@@ -180,7 +183,7 @@ export class Exchange implements ResponseSink, Pending {
   }
 
   onResponseHead(head: ResponseHead): void {
-    this.#activeMs = this.#monotonic();
+    this.#hasMoved = true;
     this.#responseBegun = true;
     this.status = head.status;
     this.#framing = framingFor(head, this.head.minor);
@@ -200,7 +203,7 @@ export class Exchange implements ResponseSink, Pending {
   }
 
   onResponseBody(chunk: Buffer): void {
-    this.#activeMs = this.#monotonic();
+    this.#hasMoved = true;
     this.bytesOut += chunk.length;
     if (this.#framing === "none") return;
     if (this.#released) {
@@ -239,7 +242,7 @@ export class Exchange implements ResponseSink, Pending {
   }
 
   onDrain(): void {
-    this.#activeMs = this.#monotonic();
+    this.#hasMoved = true;
     this.#client.resumeRequest();
   }
 
@@ -349,7 +352,7 @@ export class Exchange implements ResponseSink, Pending {
     }
     this.#taken = taken;
     this.upstream = taken.connection.address;
-    this.#activeMs = this.#monotonic();
+    this.#hasMoved = true;
     taken.connection.begin(this.head.method, this);
     const waiting = this.#waitingBody;
     this.#waitingBody = [];

@@ -1,3 +1,7 @@
+import { field, recognizeName } from "../../wire/http1/fields.ts";
+import type { RequestHead } from "../../wire/http1/request-parser.ts";
+import type { ResponseHead } from "../../wire/http1/response-parser.ts";
+
 /**
  * Which header fields cross the gate. Hop-by-hop fields end here (RFC 9110 section 7.6.1); whatever could pose as something that
  * a proxy vouches for is removed in every spelling, before ours is set once.
@@ -74,6 +78,40 @@ function remembered(judge: (lower: string) => Fate): (name: string) => Fate {
     if (known.size < 2_048) known.set(name, verdict);
     return verdict;
   };
+}
+
+/**
+ * The verdicts on the names that the parser knows, by field id: it has compared their octets already. A name that stands for several,
+ * or that is not known, needs `requestFate` or `responseFate`: 255.
+ */
+function verdictsById(judge: (lower: string) => Fate): Uint8Array {
+  const verdicts = new Uint8Array(64).fill(255);
+  for (const [camel, id] of Object.entries(field)) {
+    const name = camel.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    if (id !== field.other && recognizeName(name) === id) verdicts[id] = judge(name);
+  }
+  return verdicts;
+}
+
+const requestVerdicts = verdictsById(judgeRequest);
+const responseVerdicts = verdictsById(judgeResponse);
+
+/** `requestFate` of field `which` of a head that a parser has read. */
+export function requestFieldFate(
+  head: Pick<RequestHead, "fields" | "headers">,
+  which: number,
+): Fate {
+  const verdict = requestVerdicts[head.fields[which] as number] as number;
+  return verdict === 255 ? requestFate(head.headers[which * 2] as string) : (verdict as Fate);
+}
+
+/** `responseFate` of field `which` of a head that a parser has read. */
+export function responseFieldFate(
+  head: Pick<ResponseHead, "fields" | "headers">,
+  which: number,
+): Fate {
+  const verdict = responseVerdicts[head.fields[which] as number] as number;
+  return verdict === 255 ? responseFate(head.headers[which * 2] as string) : (verdict as Fate);
 }
 
 export const requestFate = remembered(judgeRequest);

@@ -65,7 +65,7 @@ export class Origin {
     ready: (connection: UpstreamConnection) => void,
     failed: (refusal: Refusal) => void,
   ): () => void {
-    const resting = this.#rested();
+    const resting = this.rested();
     if (resting !== undefined) {
       ready(resting);
       return () => undefined;
@@ -82,6 +82,17 @@ export class Origin {
       const at = this.#waiting.indexOf(waiting);
       if (at >= 0) this.#waiting.splice(at, 1);
     };
+  }
+
+  /** A connection that rests and may be used now; it is the caller's until `give`. Undefined when there is none. */
+  rested(): UpstreamConnection | undefined {
+    const now = this.#clock();
+    for (;;) {
+      const connection = this.#idle.pop(); // the one used last: the others may go to rest
+      if (connection === undefined) return undefined;
+      if (connection.reusable && connection.idleUntilMs > now) return connection;
+      connection.destroy();
+    }
   }
 
   /** Gives a connection back after an exchange. */
@@ -126,16 +137,6 @@ export class Origin {
     const at = this.#idle.indexOf(connection);
     if (at >= 0) this.#idle.splice(at, 1);
     this.#dialMore();
-  }
-
-  #rested(): UpstreamConnection | undefined {
-    const now = this.#clock();
-    for (;;) {
-      const connection = this.#idle.pop(); // the one used last: the others may go to rest
-      if (connection === undefined) return undefined;
-      if (connection.reusable && connection.idleUntilMs > now) return connection;
-      connection.destroy();
-    }
   }
 
   #dialMore(): void {

@@ -8,6 +8,8 @@ import type { UpstreamConnection } from "./upstream-connection.ts";
 /** A connection and the origin to give it back to. */
 export type Taken = { readonly connection: UpstreamConnection; readonly origin: Origin };
 
+const nothing = (): void => undefined;
+
 type World = {
   readonly monotonic: Clock;
   readonly clock: Clock;
@@ -19,6 +21,8 @@ type World = {
 export class Origins {
   readonly #world: World;
   readonly #byPort = new Map<string, { port: CompiledPort; origins: Origin[] }>();
+  /** The same by the port itself, which every request has at hand. */
+  readonly #known = new Map<CompiledPort, readonly Origin[]>();
 
   constructor(world: World) {
     this.#world = world;
@@ -34,6 +38,13 @@ export class Origins {
     failed: (refusal: Refusal) => void,
   ): () => void {
     const origins = this.#of(port);
+    const only = origins.length === 1 ? origins[0] : undefined;
+    const resting = only?.rested();
+    // Nearly every request: one upstream, and a connection that rests.
+    if (only !== undefined && resting !== undefined) {
+      ready({ connection: resting, origin: only });
+      return nothing;
+    }
     const tried = new Set<Origin>();
     let cancel: () => void = () => undefined;
     const next = (last: Refusal | undefined): void => {
@@ -62,6 +73,7 @@ export class Origins {
     for (const [key, { port, origins }] of this.#byPort) {
       if (isThere(port.service, port.port)) continue;
       this.#byPort.delete(key);
+      this.#known.delete(port);
       for (const origin of origins) origin.close();
     }
   }
@@ -81,9 +93,12 @@ export class Origins {
   }
 
   #of(port: CompiledPort): readonly Origin[] {
+    return this.#known.get(port) ?? this.#find(port);
+  }
+
+  #find(port: CompiledPort): readonly Origin[] {
     const key = `${port.service} ${port.port}`;
     const known = this.#byPort.get(key);
-    if (known?.port === port) return known.origins;
     const kept = new Map(known?.origins.map((origin) => [origin.name, origin]));
     const origins = port.upstreams.map((upstream) => {
       const origin = this.#origin(upstream, key);
@@ -92,7 +107,9 @@ export class Origins {
       return before ?? origin;
     });
     for (const gone of kept.values()) gone.close();
+    if (known !== undefined) this.#known.delete(known.port);
     this.#byPort.set(key, { port, origins });
+    this.#known.set(port, origins);
     return origins;
   }
 

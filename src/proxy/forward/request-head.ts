@@ -1,7 +1,7 @@
 import { Refusal } from "../../model/refusal.ts";
 import type { RequestHead } from "../../wire/http1/request-parser.ts";
 import type { Permit } from "../authorize/permit.ts";
-import { fate, requestFate } from "./hygiene.ts";
+import { fate, requestFieldFate } from "./hygiene.ts";
 
 export type RequestHeadOut = {
   /** The head as it goes to the upstream, with its empty line. */
@@ -26,7 +26,7 @@ export function requestHead(head: RequestHead, permit: Permit, via: string): Req
   for (let i = 0; i < headers.length; i += 2) {
     const name = headers[i] as string;
     const value = headers[i + 1] as string;
-    switch (requestFate(name)) {
+    switch (requestFieldFate(head, i >> 1)) {
       case fate.keep:
         if (connectionNames.length > 0 && connectionNames.includes(name.toLowerCase())) break;
         text += `${name}: ${value}\r\n`;

@@ -1,5 +1,5 @@
 import type { ResponseHead } from "../../wire/http1/response-parser.ts";
-import { fate, responseFate } from "./hygiene.ts";
+import { fate, responseFieldFate } from "./hygiene.ts";
 
 /** How the body of a response is delimited towards the client. */
 export type Framing = "none" | "length" | "chunked" | "close";
@@ -23,7 +23,7 @@ export function responseHead(
   const { headers, connectionNames } = head;
   for (let i = 0; i < headers.length; i += 2) {
     const name = headers[i] as string;
-    if (responseFate(name) !== fate.keep) continue;
+    if (responseFieldFate(head, i >> 1) !== fate.keep) continue;
     if (connectionNames.length > 0 && connectionNames.includes(name.toLowerCase())) continue;
     text += `${name}: ${headers[i + 1]}\r\n`;
   }
