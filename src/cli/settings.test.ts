@@ -31,6 +31,7 @@ test("the page lists every setting, and lies where readers find it", () => {
 
 test("no variable of ours is read without being in the table", () => {
   const known = new Set<string>(Object.values(settings).map(({ env }) => env));
+  for (const given of ["SALLYPORT_DIR", "SALLYPORT_PRINCIPAL"]) known.add(given); // to hooks, not read
   for (const file of readdirSync("src", { recursive: true, encoding: "utf8" })) {
     if (!file.endsWith(".ts") || file.endsWith(".test.ts")) continue;
     const text = readFileSync(join("src", file), "utf8");

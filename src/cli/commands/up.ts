@@ -13,7 +13,7 @@ import { readDrainMs } from "../settings.ts";
 import type { Doors } from "../supervisor/messages.ts";
 import { runUntilStopped } from "../supervisor/run-until-stopped.ts";
 import { controlName, gateName, startHere } from "../supervisor/start-here.ts";
-import { watchRegister } from "../supervisor/watch-register.ts";
+import { registerMark, watchRegister } from "../supervisor/watch-register.ts";
 
 type Options = {
   readonly state?: string;
@@ -64,7 +64,10 @@ async function run(file: string | undefined, options: Options): Promise<void> {
     return;
   }
   const drainMs = readDrainMs();
-  const first = await loadRegister(file);
+  const { path } = await loadRegister(file);
+  // Before it is read for use: what is saved while everything starts is applied then.
+  const mark = registerMark(path);
+  const first = await loadRegister(path);
   printProblems(first.problems);
   const stateDir = openState(statePath(options.state, dirname(first.path)));
   const adminDir = join(stateDir, "admin");
@@ -74,8 +77,7 @@ async function run(file: string | undefined, options: Options): Promise<void> {
     if (options.json) output.json({ doors: supervisor.doors(), state: stateDir, admin: adminDir });
     else printPicture(supervisor.doors(), stateDir, first.path, options);
     if (options.once) stop();
-    else if (options.watch)
-      return watchRegister(first.path, () => applySaved(first.path, adminDir));
+    else if (options.watch) return watchRegister(path, mark, () => applySaved(path, adminDir));
     return undefined;
   });
 }
@@ -114,17 +116,21 @@ function printPicture(
     data: "services call here, with their certificates",
     ops: "/live /ready /metrics",
   };
-  const rows = Object.entries({ ...doors[controlName], ...doors[gateName] }).map(([name, at]) => [
+  const open = { ...doors[controlName], ...doors[gateName] };
+  const rows = Object.entries(open).map(([name, at]) => [
     `  ${name}`,
     output.paint("bold", at),
     says[name] ?? (name.startsWith("decoy") ? "decoy: any touch is a warning" : ""),
   ]);
+  for (const name of Object.keys(says))
+    if (!Object.keys(open).some((each) => each.startsWith(name)))
+      rows.push([`  ${name}`, output.paint("red", "not open"), "why not stands above"]);
   output.line(`sallyport is up, with its state in ${shorten(stateDir)}`);
   output.line(table(rows));
   output.line();
   output.line("next, in another terminal:");
   output.line("  sallyport status");
-  output.line("  sallyport token create --service NAME > NAME.token");
+  output.line("  sallyport token create --service NAME --out NAME.token");
   output.line("  sallyport enroll --token-file NAME.token --out NAME");
   output.line("  sallyport hits --follow");
   if (options.once) return;

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { watchRegister } from "./watch-register.ts";
+import { registerMark, watchRegister } from "./watch-register.ts";
 
 test("each way of saving is noticed once, and nothing is once it is closed", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "sallyport-watch-"));
@@ -12,7 +12,7 @@ test("each way of saving is noticed once, and nothing is once it is closed", asy
   writeFileSync(file, "version: 1\n");
   let saved = 0;
   let heard = Promise.withResolvers<void>();
-  const watching = watchRegister(file, async () => {
+  const watching = watchRegister(file, registerMark(file), async () => {
     saved++;
     heard.resolve();
   });
