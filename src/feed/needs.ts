@@ -34,6 +34,39 @@ export type HitFilter = {
   readonly limit?: number;
 };
 
+/** What a gate found in its own hit log, held against the heads that control kept of it. */
+export type LogVerdict = {
+  readonly ok: boolean;
+  readonly chains: readonly ChainVerdict[];
+  readonly problems: readonly {
+    readonly kind: string;
+    readonly chain: string;
+    readonly file?: string;
+    /** 1-based. */
+    readonly line?: number;
+    readonly says: string;
+  }[];
+};
+
+/** One chain of a hit log, after it was walked. */
+export type ChainVerdict = {
+  readonly chain: string;
+  readonly ok: boolean;
+  /** `gate g1 w0`. */
+  readonly writer?: string;
+  readonly kind?: string;
+  readonly lines: number;
+  /** Sequences of the first and last line that are there; 0: none. */
+  readonly first: number;
+  readonly last: number;
+  /** Hits that the writer itself said it could not write. */
+  readonly lost: number;
+  /** Lines at the end of a write that a power failure tore. */
+  readonly torn: number;
+  /** The beginning was deleted by retention. */
+  readonly pruned: boolean;
+};
+
 /** The bidirectional byte stream of an established feed: a `TLSSocket` in life. */
 export type FeedSocket = import("node:stream").Duplex;
 
@@ -78,6 +111,8 @@ export type SubscribeNeeds = {
   readonly onRevocation: (revocation: Revocation, done: () => void) => void;
   /** Pages of matching hits, newest first. Closed early when nobody wants more. */
   readonly onQuery: (filter: HitFilter) => AsyncIterable<readonly Hit[]>;
+  /** Walks this gate's whole hit log and holds it against heads that lay elsewhere. Not called twice at once. */
+  readonly onVerify: (anchors: readonly ChainHead[]) => Promise<LogVerdict>;
   /** The control plane's heads, to be kept beside this gate's own log. */
   readonly onControlHeads: (heads: readonly ChainHead[]) => void;
   /** This gate's heads now. */

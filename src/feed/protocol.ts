@@ -2,7 +2,7 @@ import { z } from "zod";
 import type { Hit } from "../model/hit.ts";
 import type { Revocation, SignedSnapshot } from "../model/snapshot.ts";
 import type { Warning } from "../model/warning.ts";
-import type { ChainHead, HitFilter, KeyAnnouncement, Running } from "./needs.ts";
+import type { ChainHead, HitFilter, KeyAnnouncement, LogVerdict, Running } from "./needs.ts";
 
 /**
  * What the two ends of a feed say to each other: one JSON object a line, UTF-8, `\n` at the end, both ways, after
@@ -16,6 +16,10 @@ export const lineBytesMax = { down: 64 * 1024 * 1024, up: 4 * 1024 * 1024 } as c
 /** A page of hits stays far below the line limit: a hit is at most about 4 KiB. */
 export const hitsPerPageMax = 500;
 export const hitsPerQuery = { fallback: 1_000, max: 10_000 } as const;
+/** Of the newest chains: one chain is a worker's life. */
+export const anchorsMax = 16_384;
+/** Verdicts are cut to this many chains and problems; the broken ones are named first. */
+export const verdictMax = { chains: 8_192, problems: 1_000 } as const;
 /** Queries one gate answers at a time; more are answered with an empty last page. */
 export const queriesMax = 16;
 /** What a gate tells of itself in `status`, as JSON. */
@@ -31,6 +35,8 @@ export type Down =
   | { readonly type: "hits.query"; readonly id: number; readonly filter: HitFilter }
   | { readonly type: "hits.more"; readonly id: number }
   | { readonly type: "hits.stop"; readonly id: number }
+  /** Asks the gate to walk its whole hit log; `anchors` are heads of it that control kept. */
+  | { readonly type: "verify"; readonly id: number; readonly anchors: readonly ChainHead[] }
   | { readonly type: "ping"; readonly sequence: number }
   /** Last words: why control closes. */
   | { readonly type: "bye"; readonly reason: ByeReason };
@@ -62,6 +68,13 @@ export type Up =
       /** No page follows. */
       readonly done: boolean;
       /** Why the log could not be read to the end. */
+      readonly problem?: string;
+    }
+  /** One of the two: what was found, or why nothing could be. */
+  | {
+      readonly type: "verified";
+      readonly id: number;
+      readonly verdict?: LogVerdict;
       readonly problem?: string;
     }
   | {
@@ -182,6 +195,11 @@ const down: z.ZodType<Down> = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("hits.query"), id: count, filter }),
   z.strictObject({ type: z.literal("hits.more"), id: count }),
   z.strictObject({ type: z.literal("hits.stop"), id: count }),
+  z.strictObject({
+    type: z.literal("verify"),
+    id: count,
+    anchors: z.array(head).max(anchorsMax),
+  }),
   z.strictObject({ type: z.literal("ping"), sequence: count }),
   z.strictObject({
     type: z.literal("bye"),

@@ -19,9 +19,13 @@ import {
 /**
  * Opens the store in one SQLite file, which it creates (0600, in a directory it makes 0700) and brings up to date. The file
  * belongs to this process alone until `close`. Rejects with `StoreUnusable` when another process has it, when it is damaged
- * or when a newer version wrote it; a store that is damaged is left as it is.
+ * or when a newer version wrote it; a store that is damaged is left as it is. `makeRoom` is called with what will be written
+ * before anything that cuts somebody off: that must not fail for a full disk.
  */
-export async function openStore(file: string): Promise<ControlStore> {
+export async function openStore(
+  file: string,
+  makeRoom: (bytes: number) => void = () => {},
+): Promise<ControlStore> {
   mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
   // Made before SQLite can: it would create it with the process's umask, and its -wal follows the mode of the file.
   if (!existsSync(file)) closeSync(openSync(file, "a", 0o600));
@@ -33,20 +37,24 @@ export async function openStore(file: string): Promise<ControlStore> {
     database.close();
     throw asUnusable(cause, file);
   }
-  return new SqliteStore(database);
+  return new SqliteStore(database, makeRoom);
 }
 
 const snapshotsKept = 500;
 const dayMs = 86_400_000;
+/** What a small change may take in the write-ahead log, and then some. */
+const fewBytes = 2 * 1_048_576;
 
 class SqliteStore implements ControlStore {
   readonly #database: DatabaseSync;
+  readonly #makeRoom: (bytes: number) => void;
   readonly #statements = new Map<string, StatementSync>();
   #register: Register | undefined;
   #open = true;
 
-  constructor(database: DatabaseSync) {
+  constructor(database: DatabaseSync, makeRoom: (bytes: number) => void) {
     this.#database = database;
+    this.#makeRoom = makeRoom;
     this.#register = this.#latest()?.snapshot.register;
   }
 
@@ -56,6 +64,8 @@ class SqliteStore implements ControlStore {
     revocations: readonly Revocation[],
   ): Promise<void> {
     const { snapshot, signed, reason } = entry;
+    // Once in the log, once in its place, and as much again for what SQLite moves aside.
+    if (reason !== "apply") this.#makeRoom(fewBytes + 4 * signed.payload.length);
     this.#write(() => {
       const newest = this.#one(
         "SELECT epoch, version FROM snapshots ORDER BY epoch DESC, version DESC",
@@ -192,6 +202,7 @@ class SqliteStore implements ControlStore {
 
   async deleteTokensOf(principal: Principal): Promise<number> {
     const parts = parsePrincipal(principal);
+    this.#makeRoom(fewBytes);
     return this.#write(() =>
       this.#run(
         "DELETE FROM tokens WHERE principal = ? OR (created_by = ? AND spent_by IS NULL)",
@@ -293,6 +304,7 @@ class SqliteStore implements ControlStore {
   }
 
   async removePrincipal(principal: Principal, at: number): Promise<void> {
+    this.#makeRoom(fewBytes);
     this.#write(() =>
       this.#run(
         "UPDATE principals SET removed_ms = ? WHERE principal = ? AND removed_ms IS NULL",

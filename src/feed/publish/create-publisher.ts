@@ -21,6 +21,17 @@ export function createPublisher(options: PublisherOptions): Publisher {
   const wake = (): void => {
     for (const look of [...waiting]) look();
   };
+  // By name, not by connection: one that was cut off for it may not come back for as much again.
+  const paidUntilMs = new Map<string, number>();
+  /** Heads and status once a second, now and then an acknowledgement; a thousand warnings at most were kept while it was away. */
+  const maySay = (gate: string): boolean => {
+    const now = clock();
+    const until = Math.max(paidUntilMs.get(gate) ?? 0, now) + saidEveryMs;
+    // One that says too much pays for no more than it was heard.
+    if (until - now > saidBurst * saidEveryMs) return false;
+    paidUntilMs.set(gate, until);
+    return true;
+  };
   let closing: Promise<void> | undefined;
   let headsSent = "";
 
@@ -44,6 +55,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       const connection = openGateConnection(socket, peer, {
         clock,
         timings,
+        maySay: () => maySay(peer.name),
         onHello(hello) {
           const before = connections.get(peer.name);
           connections.set(peer.name, connection);
@@ -167,6 +179,10 @@ export function createPublisher(options: PublisherOptions): Publisher {
     },
   };
 }
+
+/** What a gate may say of itself: 20 messages a second, 2,000 at once. */
+const saidEveryMs = 50;
+const saidBurst = 2_000;
 
 const defaults: PublisherTimings = {
   helloMs: 5_000,

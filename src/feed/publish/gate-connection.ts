@@ -33,8 +33,6 @@ export function openGateConnection(
   let ping: string | undefined;
   let pings = 0;
   let queriesMade = 0;
-  /** Until when what it has said is paid for (GCRA). */
-  let quietMs = 0;
   const queries = new Map<number, Query>();
   let resolveClosed = (): void => {};
   const closed = new Promise<void>((resolve) => {
@@ -59,7 +57,7 @@ export function openGateConnection(
       else if (message.type === "hello") throw new BadMessage("a second hello");
       else if (message.type === "revoked") options.onMessage(message);
       else if (message.type !== "pong") {
-        spend();
+        if (!options.maySay()) throw new BadMessage("the gate says too much");
         options.onMessage(message);
       }
     },
@@ -99,12 +97,6 @@ export function openGateConnection(
     if (!query) return;
     if (message.done) queries.delete(message.id);
     query.take(message);
-  };
-  /** Heads and status once a second, now and then an acknowledgement; a thousand warnings at most were kept while it was away. */
-  const spend = (): void => {
-    const now = clock();
-    quietMs = Math.max(quietMs, now) + saidEveryMs;
-    if (quietMs - now > saidBurst * saidEveryMs) throw new BadMessage("the gate says too much");
   };
   const send = (line: string): void => {
     if (urgent.length >= urgentMax) link.destroy("the gate is too far behind");
@@ -188,9 +180,6 @@ export function openGateConnection(
 }
 
 const urgentMax = 10_000;
-/** What a gate may say of itself: 20 messages a second, 2,000 at once. */
-const saidEveryMs = 50;
-const saidBurst = 2_000;
 
 type Page = { readonly hits: readonly Hit[]; readonly done: boolean; readonly problem?: string };
 
@@ -224,4 +213,6 @@ export type GateConnectionOptions = {
   readonly onHello: (hello: Hello) => void;
   readonly onMessage: (message: Up) => void;
   readonly onClose: (why: string) => void;
+  /** Whether the gate has words left: asked for each that is of itself, not an answer. */
+  readonly maySay: () => boolean;
 };
