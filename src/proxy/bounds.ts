@@ -7,8 +7,12 @@ export const bounds = {
   handshakeMs: 5_000,
   /** What is read of a peer before it is known to speak TLS. */
   firstFlightBytes: 16_384,
+  firstFlightReads: 64,
+  /** In flight. Beyond either of them the oldest that stalls gives way: silent for the first of these times, unfinished for the second. */
   handshakes: 2_048,
   handshakesPerSource: 512,
+  silentMs: 100,
+  stalledMs: 1_000,
   connections: 20_000,
   connectionsPerCaller: 12_000,
   /** From a request's first byte to the end of its head. */

@@ -19,6 +19,8 @@ export type ClientHello =
 const bytesMax = 16_384;
 const recordHandshake = 22;
 const recordBytesMax = 16_384;
+/** One is usual, two or three where a hello is large. */
+const recordsMax = 64;
 const handshakeClientHello = 1;
 const extensionServerName = 0;
 const extensionGroups = 10;
@@ -83,10 +85,14 @@ function notTls(bytes: Buffer): ClientHello {
   return { kind: "not-tls", first };
 }
 
-/** The handshake message without its own header, taken out of its records; undefined while some of it is missing. */
+/**
+ * The handshake message without its own header, taken out of its records; undefined while some of it is missing. Joined once and in few
+ * pieces: a stranger who sends a record for each byte would otherwise have everything copied again for every record.
+ */
 function joinRecords(bytes: Buffer): Buffer | undefined {
   const parts: Buffer[] = [];
   let held = 0;
+  let needed: number | undefined;
   let at = 0;
   while (at < bytes.length) {
     if (bytes[at] !== recordHandshake) throw new Malformed("another record inside the hello");
@@ -95,25 +101,27 @@ function joinRecords(bytes: Buffer): Buffer | undefined {
     const length = bytes.readUInt16BE(at + 3);
     if (length === 0) throw new Malformed("an empty record");
     if (length > recordBytesMax) throw new Malformed("a record over 16384 bytes");
+    if (parts.length === recordsMax)
+      throw new Malformed(`a hello in more than ${recordsMax} records`);
     const part = bytes.subarray(at + 5, at + 5 + length);
     parts.push(part);
     held += part.length;
     at += 5 + length;
-    const message = completed(parts, held);
-    if (message !== undefined) return message;
+    needed ??= neededBytes(parts, held);
+    if (needed !== undefined && held >= needed) return Buffer.concat(parts).subarray(4, needed);
   }
   return undefined;
 }
 
-function completed(parts: readonly Buffer[], held: number): Buffer | undefined {
+/** Length of the message with its header, once the header is here. */
+function neededBytes(parts: readonly Buffer[], held: number): number | undefined {
   const head = parts[0] as Buffer;
   if (head.length > 0 && head[0] !== handshakeClientHello)
     throw new Malformed("a handshake that does not start with a hello");
   if (held < 4) return undefined;
-  const joined = parts.length === 1 ? head : Buffer.concat(parts);
-  const length = joined.readUIntBE(1, 3);
+  const length = Buffer.concat(parts).readUIntBE(1, 3);
   if (length > bytesMax) throw new Malformed(`a hello over ${bytesMax} bytes`);
-  return held >= 4 + length ? joined.subarray(4, 4 + length) : undefined;
+  return 4 + length;
 }
 
 function readMessage(message: Buffer): ClientHello {

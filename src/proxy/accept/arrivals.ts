@@ -59,7 +59,8 @@ export class Arrivals {
   readonly #tls: Server;
   readonly #onSecured: (secured: Secured) => void;
   readonly #arrivals = new Map<string, Arrival>();
-  readonly #bySource = new Map<string, number>();
+  /** Handshakes under way by the peer's address, oldest first. */
+  readonly #bySource = new Map<string, Set<Arrival>>();
   #contexts = new Map<string, SecureContext>();
   readonly #openConnections: () => number;
 
@@ -77,7 +78,7 @@ export class Arrivals {
       allowHalfOpen: true,
       // Ours is the deadline: Node's closes nothing. Its own is put out of the way.
       handshakeTimeout: bounds.handshakeMs * 2,
-      SNICallback: (name, done) => done(null, this.#contexts.get(name)),
+      SNICallback: (name, done) => done(null, this.#contexts.get(name.toLowerCase())),
     });
     this.#tls.on("secureConnection", (socket) => this.#secured(socket));
     this.#tls.on("tlsClientError", (error, socket) => {
@@ -114,11 +115,14 @@ export class Arrivals {
       offered: "",
       settled: false,
     };
-    const why = admits(address) ? this.#whyNoRoom(address) : "address_not_allowed";
-    if (why !== undefined) return this.#refuse(arrival, why, "");
+    if (!admits(address)) return this.#refuse(arrival, "address_not_allowed", "");
+    if (this.#openConnections() >= bounds.connections)
+      return this.#refuse(arrival, "too_many_connections", "");
+    if (!this.#hasRoom(address, now)) return this.#refuse(arrival, "too_many_handshakes", "");
     raw.setNoDelay(true);
     this.#arrivals.set(arrival.key, arrival);
-    this.#bySource.set(address, (this.#bySource.get(address) ?? 0) + 1);
+    const ofSource = this.#bySource.get(address) ?? new Set();
+    this.#bySource.set(address, ofSource.add(arrival));
     raw.once("close", () => {
       if (!arrival.settled)
         this.#refuse(arrival, "handshake_failed", "closed during the handshake");
@@ -141,28 +145,49 @@ export class Arrivals {
     }
   }
 
-  #whyNoRoom(address: string): RefusalCode | undefined {
-    if (this.#arrivals.size >= bounds.handshakes) return "too_many_handshakes";
-    if ((this.#bySource.get(address) ?? 0) >= bounds.handshakesPerSource)
-      return "too_many_handshakes";
-    if (this.#openConnections() >= bounds.connections) return "too_many_connections";
-    return undefined;
+  /**
+   * Where the places are taken, the oldest handshake that stalls goes: whoever opens connections and says nothing would otherwise keep
+   * out all who come from the same address, be it a NAT's or this machine's. Those that get on are left alone, so that a crowd of
+   * honest peers is served one after another. Fails closed: while nobody stalls, the newcomer goes.
+   */
+  #hasRoom(address: string, now: number): boolean {
+    const ofSource = this.#bySource.get(address);
+    const isCrowd = ofSource !== undefined && ofSource.size >= bounds.handshakesPerSource;
+    if (!isCrowd && this.#arrivals.size < bounds.handshakes) return true;
+    for (const other of isCrowd ? ofSource : this.#arrivals.values()) {
+      const ageMs = now - other.deadlineMs + bounds.handshakeMs;
+      if (ageMs < (other.offered === "" ? bounds.silentMs : bounds.stalledMs)) continue;
+      this.#refuse(other, "too_many_handshakes", "made room for a newer one");
+      return true;
+    }
+    return false;
   }
 
   #readFirstFlight(arrival: Arrival): void {
     const { raw } = arrival;
     let flight: Buffer = Buffer.alloc(0);
+    let reads = 0;
     const onData = (chunk: Buffer): void => {
       flight = flight.length === 0 ? chunk : Buffer.concat([flight, chunk]);
       const read = readClientHello(flight);
-      if (read.kind === "partial" && flight.length < bounds.firstFlightBytes) return;
+      // Each look starts at the first byte again, so looks are limited as well.
+      if (
+        read.kind === "partial" &&
+        flight.length < bounds.firstFlightBytes &&
+        ++reads < bounds.firstFlightReads
+      )
+        return;
       raw.off("data", onData);
       raw.off("end", onEnd);
       if (read.kind === "not-tls")
         return this.#refuse(arrival, "not_tls", `first bytes: ${read.first}`);
       if (read.kind === "malformed") return this.#refuse(arrival, "handshake_failed", read.why);
       if (read.kind === "partial")
-        return this.#refuse(arrival, "handshake_failed", "no whole ClientHello in 16 KiB");
+        return this.#refuse(
+          arrival,
+          "handshake_failed",
+          "no whole ClientHello in 16 KiB or 64 pieces",
+        );
       arrival.offered = describe(read);
       raw.pause();
       raw.unshift(flight);
@@ -203,16 +228,16 @@ export class Arrivals {
   #settle(arrival: Arrival): void {
     if (arrival.settled) return;
     arrival.settled = true;
-    this.#arrivals.delete(arrival.key);
-    const left = (this.#bySource.get(arrival.address) ?? 1) - 1;
-    if (left > 0) this.#bySource.set(arrival.address, left);
-    else this.#bySource.delete(arrival.address);
+    // A peer that resets and comes again from the same port may be here before the old socket's "close": the key is then the new one's.
+    if (this.#arrivals.get(arrival.key) === arrival) this.#arrivals.delete(arrival.key);
+    const ofSource = this.#bySource.get(arrival.address);
+    ofSource?.delete(arrival);
+    if (ofSource?.size === 0) this.#bySource.delete(arrival.address);
   }
 
   /** Nothing is sent: a peer that speaks no TLS learns nothing, and alerts would only help a scanner. */
   #refuse(arrival: Arrival, code: RefusalCode, detail: string): void {
-    if (this.#arrivals.get(arrival.key) === arrival) this.#settle(arrival);
-    arrival.settled = true;
+    this.#settle(arrival);
     arrival.raw.destroy();
     const { needs, outbox } = { needs: this.#needs, outbox: this.#outbox };
     outbox.note(() =>

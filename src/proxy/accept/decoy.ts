@@ -5,6 +5,9 @@ import type { Outbox } from "../record/outbox.ts";
 
 const waitMs = 2_000;
 const keepBytes = 64;
+/** Decoys that are listened to at a time. Beyond it they are closed at once: a flood must not use up descriptors that callers need. */
+const waitingMost = 256;
+let waiting = 0;
 
 /**
  * A port nobody has a reason to touch. Takes ownership of the socket: waits shortly for the first bytes, says nothing, closes, and
@@ -19,6 +22,7 @@ export function receiveOnDecoy(socket: Socket, needs: Needs, outbox: Outbox): vo
   const end = (): void => {
     if (over) return;
     over = true;
+    waiting--;
     clearTimeout(timer);
     socket.destroy();
     outbox.note(() =>
@@ -36,7 +40,8 @@ export function receiveOnDecoy(socket: Socket, needs: Needs, outbox: Outbox): vo
       }),
     );
   };
-  const timer = setTimeout(end, waitMs);
+  waiting++;
+  const timer = setTimeout(end, waiting > waitingMost ? 0 : waitMs);
   socket.on("error", end);
   socket.once("close", end);
   socket.once("end", end);
