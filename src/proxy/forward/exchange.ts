@@ -80,6 +80,8 @@ export class Exchange implements ResponseSink, Pending {
   #outBytes = 0;
   #informational: string | undefined;
   #responseBegun = false;
+  /** The answer began before the question was sent. */
+  #isEarly = false;
   #responseDone = false;
   #held = false;
   #released = false;
@@ -185,6 +187,7 @@ export class Exchange implements ResponseSink, Pending {
   onResponseHead(head: ResponseHead): void {
     this.#hasMoved = true;
     this.#responseBegun = true;
+    this.#isEarly = !this.#requestDone || this.#taken?.connection.isSending === true;
     this.status = head.status;
     this.#framing = framingFor(head, this.head.minor);
     // An answer before the end of the question: the rest of the question will not be read.
@@ -221,7 +224,8 @@ export class Exchange implements ResponseSink, Pending {
     const taken = this.#taken;
     this.#taken = undefined;
     if (taken !== undefined) {
-      if (this.#requestDone) taken.origin.give(taken.connection);
+      // A service that answered before it had the whole question may take the rest of it for the next one, whoever asks that.
+      if (this.#requestDone && !this.#isEarly) taken.origin.give(taken.connection);
       else taken.connection.destroy();
     }
     if (this.#released) this.#sendLast();

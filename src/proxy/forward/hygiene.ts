@@ -50,8 +50,8 @@ const vouchingPrefixes = [
 ];
 
 function judgeRequest(lower: string): Fate {
-  // Upstreams that map `-` to `_` (CGI, WSGI) would read both spellings as one.
-  const name = lower.replaceAll("_", "-");
+  // CGI and WSGI read `-` and `_` as one, some servers every character that is no letter or digit: `Sallyport.Caller` would be ours there.
+  const name = lower.replaceAll(/[^a-z0-9]/g, "-");
   if (name === "sallyport-canary") return fate.canary;
   if (name === "host" || name === "content-length") return fate.drop; // set by us, from what was matched
   if (hopByHop.has(name) || vouching.has(name)) return fate.drop;
@@ -68,14 +68,16 @@ function judgeResponse(lower: string): Fate {
   return hopByHop.has(lower) ? fate.drop : fate.keep;
 }
 
-/** Remembers verdicts by the spelling as received, so that a request pays one lookup a field; bounded. */
+/** Remembers verdicts by the spelling as received, so that a request pays one lookup a field. Full, it starts again: junk does not stay. */
 function remembered(judge: (lower: string) => Fate): (name: string) => Fate {
-  const known = new Map<string, Fate>();
+  let known = new Map<string, Fate>();
   return (name) => {
     const before = known.get(name);
     if (before !== undefined) return before;
     const verdict = judge(name.toLowerCase());
-    if (known.size < 2_048) known.set(name, verdict);
+    if (known.size >= 2_048) known = new Map();
+    // A copy: a piece that V8 sliced keeps the whole head in memory that it was cut out of.
+    known.set(Buffer.from(name, "latin1").toString("latin1"), verdict);
     return verdict;
   };
 }

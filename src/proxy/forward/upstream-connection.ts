@@ -94,6 +94,11 @@ export class UpstreamConnection {
     );
   }
 
+  /** Whether something that was written has not left yet. */
+  get isSending(): boolean {
+    return this.#socket.writableLength > 0;
+  }
+
   /** Starts an exchange: `sink` hears the answer to what is written next. */
   begin(method: string, sink: ResponseSink): void {
     this.#sink = sink;

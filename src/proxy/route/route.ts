@@ -25,11 +25,19 @@ export function findTarget(head: RequestHead, sni: string | undefined, view: Vie
   const port = view.routes.get(host);
   if (port === undefined) throw new Refusal("unknown_service", `no gated port is named ${host}`);
   misdirected(sni, port, view);
-  if (head.method === "CONNECT" || head.method === "TRACE")
-    throw new Refusal("method_not_supported", head.method);
+  mustBeSpoken(head.method);
   const canonical = canonicalPath(head.path, port.accept ?? strictPath);
   if (canonical === undefined) throw new Refusal("bad_path", "the path is not canonical");
   return { port, host, method: head.method, path: canonical.path, query: canonical.query };
+}
+
+/**
+ * Fails closed: beside what tunnels and echoes, every method with a small letter. Methods are case-sensitive (RFC 9110 section 9.1), so no
+ * rule matches `delete`, a denial of `DELETE` included; servers that put methods in upper case would then do what was denied.
+ */
+function mustBeSpoken(method: string): void {
+  if (method === "CONNECT" || method === "TRACE" || method !== method.toUpperCase())
+    throw new Refusal("method_not_supported", method);
 }
 
 /** A connection opened for one service must not be used to reach another (RFC 9110 section 7.4). */
@@ -49,6 +57,11 @@ function hostOf(text: string): string | undefined {
   if (known !== undefined) return known;
   const parsed = parseHost(text);
   if (parsed === undefined) return undefined;
-  if (knownHosts.size < knownHostsMost) knownHosts.set(text, parsed.host);
+  if (knownHosts.size < knownHostsMost) knownHosts.set(copyOf(text), copyOf(parsed.host));
   return parsed.host;
+}
+
+/** The same characters by themselves: a piece that V8 sliced keeps the whole request head in memory that it was cut out of. */
+function copyOf(text: string): string {
+  return Buffer.from(text, "latin1").toString("latin1");
 }
