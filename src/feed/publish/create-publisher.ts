@@ -1,6 +1,6 @@
 import { isNewer, type SignedSnapshot } from "../../model/snapshot.ts";
 import type { KeyAnnouncement } from "../needs.ts";
-import { encode, lineBytesMax } from "../protocol.ts";
+import { anchorsMax, encode, lineBytesMax } from "../protocol.ts";
 import { createGateBook } from "./gate-book.ts";
 import { type GateConnection, openGateConnection } from "./gate-connection.ts";
 import type { Confirmation, Publisher, PublisherOptions, PublisherTimings } from "./publisher.ts";
@@ -26,7 +26,10 @@ export function createPublisher(options: PublisherOptions): Publisher {
   /** Heads and status once a second, now and then an acknowledgement; a thousand warnings at most were kept while it was away. */
   const maySay = (gate: string): boolean => {
     const now = clock();
-    const until = Math.max(paidUntilMs.get(gate) ?? 0, now) + saidEveryMs;
+    const known = paidUntilMs.get(gate) ?? 0;
+    // More than can be owed: the clock was set back since, and no gate is to be blamed for that.
+    const owesMs = known - now > saidBurst * saidEveryMs ? 0 : Math.max(0, known - now);
+    const until = now + owesMs + saidEveryMs;
     // One that says too much pays for no more than it was heard.
     if (until - now > saidBurst * saidEveryMs) return false;
     paidUntilMs.set(gate, until);
@@ -164,6 +167,12 @@ export function createPublisher(options: PublisherOptions): Publisher {
         (gates ?? options.enrolled()).map((name) => [name, connections.get(name)] as const),
       ),
 
+    async verify(gate, anchors) {
+      const connection = connections.get(gate);
+      if (!connection) throw new Error("not connected");
+      return await connection.verify(anchors.slice(0, anchorsMax));
+    },
+
     close() {
       closing ??= (async () => {
         clearInterval(watch);
@@ -191,6 +200,7 @@ const defaults: PublisherTimings = {
   silenceMs: 9_000,
   pageMs: 10_000,
   queryMs: 60_000,
+  verifyMs: 600_000,
   stallMs: 60_000,
   headsMs: 1_000,
 };

@@ -2,7 +2,14 @@ import type { Clock } from "../../base/clock.ts";
 import type { Hit } from "../../model/hit.ts";
 import type { Revocation } from "../../model/snapshot.ts";
 import { type Link, openLink } from "../link.ts";
-import type { ChainHead, FeedPeer, FeedSocket, HitFilter, KeyAnnouncement } from "../needs.ts";
+import type {
+  ChainHead,
+  FeedPeer,
+  FeedSocket,
+  HitFilter,
+  KeyAnnouncement,
+  LogVerdict,
+} from "../needs.ts";
 import {
   BadMessage,
   type ByeReason,
@@ -34,6 +41,7 @@ export function openGateConnection(
   let pings = 0;
   let queriesMade = 0;
   const queries = new Map<number, Query>();
+  const verifications = new Map<number, Verification>();
   let resolveClosed = (): void => {};
   const closed = new Promise<void>((resolve) => {
     resolveClosed = resolve;
@@ -54,6 +62,7 @@ export function openGateConnection(
       const message = parseUp(line);
       if (!greeted) greet(message);
       else if (message.type === "hits.page") page(message);
+      else if (message.type === "verified") verified(message);
       else if (message.type === "hello") throw new BadMessage("a second hello");
       else if (message.type === "revoked") options.onMessage(message);
       else if (message.type !== "pong") {
@@ -67,6 +76,8 @@ export function openGateConnection(
       clearTimeout(leafEnd);
       for (const query of queries.values()) query.fail(new Error(why));
       queries.clear();
+      for (const { fail } of verifications.values()) fail(new Error(why));
+      verifications.clear();
       urgent = [];
       snapshot = undefined;
       options.onClose(why);
@@ -97,6 +108,12 @@ export function openGateConnection(
     if (!query) return;
     if (message.done) queries.delete(message.id);
     query.take(message);
+  };
+  const verified = ({ id, verdict, problem }: Extract<Up, { type: "verified" }>): void => {
+    const asked = verifications.get(id);
+    verifications.delete(id);
+    if (verdict) asked?.take(verdict);
+    else asked?.fail(new Error(problem ?? "the gate found nothing to say"));
   };
   const send = (line: string): void => {
     if (urgent.length >= urgentMax) link.destroy("the gate is too far behind");
@@ -159,6 +176,31 @@ export function openGateConnection(
         },
       };
     },
+    verify(anchors) {
+      queriesMade += 1;
+      const id = queriesMade;
+      return new Promise((resolve, reject) => {
+        if (gone) {
+          reject(new Error("not connected"));
+          return;
+        }
+        const deadline = setTimeout(() => {
+          verifications.delete(id);
+          reject(new Error("the gate took too long to answer"));
+        }, timings.verifyMs);
+        verifications.set(id, {
+          take(verdict) {
+            clearTimeout(deadline);
+            resolve(verdict);
+          },
+          fail(cause) {
+            clearTimeout(deadline);
+            reject(cause);
+          },
+        });
+        send(encode({ type: "verify", id, anchors }));
+      });
+    },
     watch() {
       const now = clock();
       if (now - link.heardMs > timings.silenceMs) link.destroy("the gate fell silent");
@@ -183,6 +225,8 @@ const urgentMax = 10_000;
 
 type Page = { readonly hits: readonly Hit[]; readonly done: boolean; readonly problem?: string };
 
+type Verification = { take(verdict: LogVerdict): void; fail(cause: Error): void };
+
 type Query = { take(page: Page): void; fail(cause: Error): void };
 
 export type GateConnection = {
@@ -195,6 +239,8 @@ export type GateConnection = {
   sendHeads(heads: readonly ChainHead[]): void;
   /** Asks page by page: a page is only sent when it was asked for. */
   query(filter: HitFilter): HitCursor;
+  /** Rejects when the connection ends, when the gate takes too long, and with what keeps it from walking its log. */
+  verify(anchors: readonly ChainHead[]): Promise<LogVerdict>;
   /** Called by the publisher's timer: pings, or gives up on a gate that is silent or takes nothing. */
   watch(): void;
   close(reason: ByeReason): void;

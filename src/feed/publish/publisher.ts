@@ -3,10 +3,12 @@ import type { Log } from "../../base/log.ts";
 import type { Hit } from "../../model/hit.ts";
 import type { Revocation, SignedSnapshot } from "../../model/snapshot.ts";
 import type {
+  ChainHead,
   FeedPeer,
   FeedSocket,
   HitFilter,
   KeyAnnouncement,
+  LogVerdict,
   PublishNeeds,
   Running,
 } from "../needs.ts";
@@ -30,6 +32,11 @@ export type Publisher = {
   gates(): readonly GateStatus[];
   /** Asks the named gates (default: every enrolled one) for hits and merges their pages, newest first. */
   query(filter: HitFilter, gates?: readonly string[]): HitSearch;
+  /**
+   * Has one gate walk its hit log and hold it against these heads, which were kept elsewhere; beyond 16,384 the first ones. What
+   * comes back is the gate's own word. Rejects, with the reason, when the gate is away or gives no verdict.
+   */
+  verify(gate: string, anchors: readonly ChainHead[]): Promise<LogVerdict>;
   /** Says goodbye and closes every feed. Safe to call twice. */
   close(): Promise<void>;
 };
@@ -97,6 +104,8 @@ export type PublisherTimings = {
   readonly pageMs: number;
   /** How long all pages of one gate may take together. Default 60 s. */
   readonly queryMs: number;
+  /** How long a gate may walk its hit log. Default 10 min: a full one has 4 GiB. */
+  readonly verifyMs: number;
   /** How long the socket of a gate may refuse bytes. Default 60 s: a large register over a slow line. */
   readonly stallMs: number;
   /** How often control's heads are sent. Default 1 s. */

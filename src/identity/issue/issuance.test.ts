@@ -483,3 +483,21 @@ test("after a rotation, leaves of the old root renew into the new one; after ret
   await refusedWith("unknown_issuer", renewal(world, leaf));
   assert.ok(await renewal(world, next));
 });
+
+test("one line cannot be renewed for ever: each leaf costs a signature and a place in the store", async (t) => {
+  const { world, leaf } = await enrolled(t);
+  let current = leaf;
+  let renewed = 0;
+  const refusal = await (async () => {
+    for (; renewed < 100; renewed++) current = leafIn((await renewal(world, current)).chain);
+    return undefined;
+  })().catch((cause: IssueRefused) => cause);
+  assert.equal(refusal?.code, "rate_limited");
+  assert.equal(refusal?.status, 429);
+  assert.equal(renewed, 20);
+  world.clock.now += 5_000;
+  current = leafIn((await renewal(world, current)).chain);
+  await refusedWith("rate_limited", renewal(world, current));
+  world.clock.now += 100_000;
+  for (let i = 0; i < 20; i++) current = leafIn((await renewal(world, current)).chain);
+});

@@ -120,6 +120,7 @@ const namesMax = 1_024;
 export function createIssuance(options: IssuanceOptions): Issuance {
   const { store, authorities, trustDomain, clock } = options;
   const alone = createLocks();
+  const mayRenew = createPace(clock);
 
   return {
     async createToken(request) {
@@ -167,6 +168,7 @@ export function createIssuance(options: IssuanceOptions): Issuance {
           judged.principal,
           "the certificate is not on record here; enrol again",
         );
+      if (!mayRenew(leaf.lineage)) throw refuse("rate_limited", judged.principal);
       // One renewal of a line at a time: of two at once, the second must see what the first was given.
       return alone(leaf.lineage, () => renewAlone(judged, leaf, request));
     },
@@ -494,3 +496,26 @@ function createLocks(): <T>(name: string, work: () => Promise<T>) => Promise<T> 
     }
   };
 }
+
+/** Each renewal signs, and stays in the store for months: one line gets 20 at once, and one in five seconds (GCRA). */
+function createPace(clock: Clock): (lineage: string) => boolean {
+  // The longest quiet first: whoever is dropped there has paid long ago.
+  const paidUntilMs = new Map<string, number>();
+  return (lineage) => {
+    const now = clock();
+    const known = paidUntilMs.get(lineage) ?? 0;
+    // More than can be owed: the clock was set back since, and nobody has to wait for it to return.
+    const owesMs = known - now > renewalBurst * renewalEveryMs ? 0 : Math.max(0, known - now);
+    const until = now + owesMs + renewalEveryMs;
+    if (until - now > renewalBurst * renewalEveryMs) return false;
+    paidUntilMs.delete(lineage);
+    paidUntilMs.set(lineage, until);
+    const [quietest] = paidUntilMs.keys();
+    if (paidUntilMs.size > linesPacedMax && quietest !== undefined) paidUntilMs.delete(quietest);
+    return true;
+  };
+}
+
+const renewalEveryMs = 5_000;
+const renewalBurst = 20;
+const linesPacedMax = 10_000;

@@ -16,6 +16,7 @@ export const issueRefusals = {
   bad_identity: { http: 401, says: "the certificate names no identity of this trust domain" },
   expired: { http: 401, says: "the certificate has expired" },
   not_yet_valid: { http: 401, says: "the certificate is not valid yet" },
+  rate_limited: { http: 429, says: "this certificate was renewed too often; wait" },
   names_not_allowed: { http: 403, says: "only a gate has names to serve" },
 } as const satisfies Record<string, { readonly http: number; readonly says: string }>;
 
