@@ -113,7 +113,7 @@ test("methods are matched as they are, and those that change the connection are 
   for (const [method, outcome] of [
     ["GET", "200"],
     ["HEAD", "200"],
-    ["get", "not_authorized"],
+    ["get", "method_not_supported"],
     ["POST", "not_authorized"],
     ["DELETE", "not_authorized"],
     ["TRACE", "method_not_supported"],
