@@ -648,3 +648,39 @@ test("a client talks to nobody but its control plane", async (t) => {
     return true;
   });
 });
+
+test("a connection that was judged by a root which is gone has nothing more to say", async (t) => {
+  const world = await startControlWorld(t);
+  await world.operator("admin", "ann");
+  const socket = connect({
+    ...clientContext(await world.credentials(`spiffe://${trustDomain}/admin/ann`, "control")),
+    host: "127.0.0.1",
+    port: world.door.address.port,
+    checkServerIdentity: () => undefined,
+  });
+  t.after(() => socket.destroy());
+  socket.on("error", () => {});
+  await once(socket, "secureConnect");
+  const ask = async (): Promise<string> => {
+    socket.write("GET /live HTTP/1.1\r\nHost: x\r\n\r\n");
+    const [bytes] = await Promise.race([once(socket, "data"), once(socket, "close")]);
+    return String(bytes).slice(0, 12);
+  };
+  const ca = world.authorities.control;
+  const own = `spiffe://${trustDomain}/control/control`;
+  const swap = async () => world.door.swap(await world.credentials(own, "control"));
+  for (const step of [
+    () => Promise.resolve(),
+    () => ca.prepare(),
+    () => ca.activate({ force: true }),
+  ]) {
+    await step();
+    await swap();
+    assert.equal(await ask(), "HTTP/1.1 200");
+  }
+  await ca.retire({ force: true });
+  await swap();
+  assert.notEqual(await ask(), "HTTP/1.1 200");
+  assert.equal(world.hits.at(-1)?.code, "unknown_issuer");
+  await once(socket, "close");
+});

@@ -10,7 +10,7 @@ import { assertBound, type Endpoint } from "../../base/guard.ts";
 import type { Running } from "../../base/lifecycle.ts";
 import { certificatesIn, serverContext, serverOptions } from "../../base/secure-context.ts";
 import { type RefusalCode, refusals } from "../../model/refusal.ts";
-import { chainOf, judgePeer, type Peer, type Trust } from "../../policy/peer.ts";
+import { chainOf, judgePeer, type Peer, type PeerVerdict, type Trust } from "../../policy/peer.ts";
 import type { Needs } from "../needs.ts";
 import type { ControlApp } from "./operation.ts";
 
@@ -69,6 +69,8 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
   const { app, endpoint, admits, needs, trustDomain } = options;
   const limits = { ...defaults, ...options.limits };
   const peers = new WeakMap<Socket, Peer>();
+  /** By which roots each was judged. */
+  const judged = new WeakMap<Socket, { readonly leaf: X509Certificate; by: Trust }>();
   const arrivals = new WeakMap<Socket, Arrival>();
   const handshakes = new Map<string, number>();
   let credentials = options.credentials;
@@ -89,6 +91,7 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
       const peer = peers.get(socket);
       // Unreachable: no request is parsed on a socket whose peer was not judged.
       if (!peer) throw new Error("a request without a peer");
+      if (!isStillTrusted(socket as TLSSocket)) return new Response(null, { status: 401 });
       return answer(request, { peer, remote: remoteOf(socket), local: localOf(socket) });
     },
     { overrideGlobalObjects: false },
@@ -157,25 +160,46 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
     socket.destroy();
   });
 
+  /** A connection outlives a rotation; the root that it was judged by may be the one that was stolen. Fails closed. */
+  function isStillTrusted(socket: TLSSocket): boolean {
+    const known = judged.get(socket);
+    if (known?.by === trust) return true;
+    const arrival = arrivalOf(socket);
+    if (!known || !arrival) {
+      socket.destroy();
+      return false;
+    }
+    const verdict = judge(known.leaf, undefined);
+    if (verdict.ok) known.by = trust;
+    else refuse(socket, arrival, verdict.code, verdict.detail);
+    return verdict.ok;
+  }
+
+  function judge(leaf: X509Certificate | undefined, opensslSays: string | undefined): PeerVerdict {
+    return judgePeer({
+      leaf,
+      chain: leaf ? chainOf(leaf) : [],
+      opensslSays,
+      nowMs: needs.clock(),
+      trust,
+      expect: { plane: "control", kinds: ["admin", "automation", "auditor"], purpose: "client" },
+    });
+  }
+
   server.on("secureConnection", (socket: TLSSocket) => {
     socket.on("error", () => {});
     const arrival = arrivalOf(socket);
     if (!arrival) return void socket.destroy();
     arrival.handshakeOver();
     const leaf = socket.getPeerX509Certificate();
-    const verdict = judgePeer({
-      leaf,
-      chain: leaf ? chainOf(leaf) : [],
-      opensslSays: socket.authorized ? undefined : String(socket.authorizationError),
-      nowMs: needs.clock(),
-      trust,
-      expect: { plane: "control", kinds: ["admin", "automation", "auditor"], purpose: "client" },
-    });
-    if (!verdict.ok) {
+    const verdict = judge(leaf, socket.authorized ? undefined : String(socket.authorizationError));
+    if (!verdict.ok || !leaf) {
+      if (verdict.ok) return void socket.destroy();
       refuse(socket, arrival, verdict.code, verdict.detail, verdict.claimed);
       return;
     }
     peers.set(socket, verdict);
+    judged.set(socket, { leaf, by: trust });
     startHttp.call(server, socket);
   });
 
