@@ -10,11 +10,21 @@ async function main(args: readonly string[]): Promise<ExitCode> {
   const program = new Command("sallyport")
     .description("Keeps internal ports internal, and proves it.")
     .version(version)
-    .showHelpAfterError("(sallyport --help shows every command)")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  sallyport up --demo            three services and a proof, without a register
+  sallyport init                 begin with one of your own
+  sallyport token --help         examples and exit codes of a command
+Exit code: 0 ok; 1 findings or refused; 2 wrong usage; 3 no control plane.`,
+    )
+    .showHelpAfterError("hint: sallyport --help shows every command")
     .exitOverride();
   const wanted = args.find((arg) => !arg.startsWith("-"));
   for (const entry of commands) {
-    if (entry.name === wanted) program.addCommand((await entry.load()).command().exitOverride());
+    if (entry.name === wanted)
+      program.addCommand(withNextStep((await entry.load()).command().exitOverride()));
     else program.command(entry.name, { hidden: entry.hidden ?? false }).description(entry.summary);
   }
   try {
@@ -23,6 +33,13 @@ async function main(args: readonly string[]): Promise<ExitCode> {
   } catch (cause) {
     return report(cause);
   }
+}
+
+/** What commander refuses ends in a next step too, also in subcommands. */
+function withNextStep(command: Command, names: readonly string[] = ["sallyport"]): Command {
+  const path = [...names, command.name()];
+  for (const sub of command.commands) withNextStep(sub, path);
+  return command.showHelpAfterError(`hint: ${path.join(" ")} --help shows examples`);
 }
 
 function report(cause: unknown): ExitCode {

@@ -24,13 +24,28 @@ type Authority = {
 
 /** `sallyport ca status | rotate`. */
 export function command(): Command {
-  const ca = new Command("ca").description(
-    "look at the two certificate authorities, and rotate them",
-  );
+  const ca = new Command("ca")
+    .description("look at the two certificate authorities, and rotate them")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  sallyport ca status
+  sallyport ca rotate --prepare
+Exit code: 0 done; 1 refused; 2 wrong usage; 3 no control plane.`,
+    );
   ca.addCommand(
     withContextOption(new Command("status"))
       .description("show both authorities and where their rotation stands")
       .option("--json", "print an array of authorities as JSON")
+      .addHelpText(
+        "after",
+        `
+Examples:
+  sallyport ca status
+  sallyport ca status --json
+Exit code: 0 shown; 1 refused; 2 wrong usage; 3 no control plane.`,
+      )
       .exitOverride()
       .action(status),
   );

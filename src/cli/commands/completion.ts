@@ -14,7 +14,8 @@ export function command(all: readonly Listed[]): Command {
 Examples:
   sallyport completion bash > ~/.local/share/bash-completion/completions/sallyport
   sallyport completion zsh > "\${fpath[1]}/_sallyport"
-  sallyport completion fish > ~/.config/fish/completions/sallyport.fish`,
+  sallyport completion fish > ~/.config/fish/completions/sallyport.fish
+Exit code: 0 printed, 2 no such shell.`,
     )
     .action(async (shell: string) => {
       if (!isShell(shell))
@@ -40,7 +41,7 @@ function read(all: readonly Listed[]): Promise<readonly Completed[]> {
         return {
           name,
           summary,
-          options: loaded.options.flatMap((option) => (option.long ? [option.long] : [])),
+          options: loaded.options.flatMap(({ hidden, long }) => (long && !hidden ? [long] : [])),
           words: loaded.commands.map((sub) => sub.name()),
         };
       }),

@@ -89,7 +89,11 @@ function refuseMisplaced(misplaced: readonly string[], options: Options): void {
   if (options.token !== undefined)
     throw new Exit(2, "there is no --token", "write --token-file FILE, or set SALLYPORT_TOKEN");
   if (misplaced.length > 0)
-    throw new Exit(2, `what is ${JSON.stringify(misplaced[0])}?`, "sallyport enroll --help");
+    throw new Exit(
+      2,
+      `what is ${JSON.stringify(misplaced[0])}?`,
+      "options say it: sallyport enroll --token-file FILE --out DIR",
+    );
 }
 
 /** Credentials that can go on by themselves. A container that starts again finds its token spent and its directory full. */
@@ -158,7 +162,7 @@ async function readToken(options: Options): Promise<string> {
     throw new Exit(
       2,
       "there is no token",
-      "make one with sallyport token create --service NAME, then: --token-file FILE, --token-file - or SALLYPORT_TOKEN",
+      "make one with sallyport token create --service NAME --out NAME.token, then: --token-file NAME.token (or -, or SALLYPORT_TOKEN)",
     );
   }
   try {
@@ -169,7 +173,10 @@ async function readToken(options: Options): Promise<string> {
     return await readFile(tokenFile, "utf8");
   } catch (cause) {
     if (cause instanceof Exit) throw cause;
-    throw new Exit(2, `cannot read ${tokenFile}: ${(cause as Error).message}`);
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOENT")
+      throw new Exit(2, `cannot read ${tokenFile}: there is no such file`, makeOne);
+    throw new Exit(2, `cannot read ${tokenFile}: ${(cause as Error).message}`, makeOne);
   }
 }
 
@@ -221,7 +228,7 @@ async function explained(work: () => Promise<void>): Promise<void> {
   try {
     await work();
   } catch (cause) {
-    if (cause instanceof TokenUnreadable) throw new Exit(2, cause.message);
+    if (cause instanceof TokenUnreadable) throw new Exit(2, cause.message, makeOne);
     if (cause instanceof CredentialsUnusable) throw new Exit(2, cause.message, cause.hint);
     if (cause instanceof JoinUnreachable)
       throw new Exit(
@@ -235,11 +242,12 @@ async function explained(work: () => Promise<void>): Promise<void> {
   }
 }
 
+const makeOne = "make a new one: sallyport token create --service NAME --out NAME.token";
+
 const hints: Readonly<Record<string, string>> = {
-  token_unknown: "make a new one: sallyport token create",
-  token_expired: "make a new one: sallyport token create",
-  token_spent:
-    "if it was not you, somebody else has this token: its certificates were revoked. Make a new one: sallyport token create",
+  token_unknown: makeOne,
+  token_expired: makeOne,
+  token_spent: `if it was not you, somebody else has this token: its certificates were revoked. Otherwise ${makeOne}`,
   wrong_network: "enrol from where the token may be used, or make one with another --from",
   not_registered: "add the service to the register and apply it",
   revoked: "ask an administrator; a new token lets it in again",

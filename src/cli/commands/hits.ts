@@ -11,6 +11,7 @@ import type { Hit } from "../../model/hit.ts";
 import { Exit } from "../exit.ts";
 import { statePath } from "../open-state.ts";
 import { output, table } from "../output.ts";
+import { readSetting } from "../settings.ts";
 
 /** Where hits come from: files of this machine, or a control plane that asks its gates. */
 export type HitSource = {
@@ -72,7 +73,14 @@ The newest hit is the last line. Exit code: 0 shown, 1 --id found nothing, 2 wro
         "--anchors <file>",
         "heads that were kept elsewhere, a JSON array of { chain, sequence, head }: finds cut ends and chains computed anew",
       )
-      .addHelpText("after", "\nExit code: 0 whole, 1 broken, 2 wrong usage or no hit log there.")
+      .addHelpText(
+        "after",
+        `
+Examples:
+  sallyport hits verify
+  sallyport hits verify --state /var/lib/sallyport --json
+Exit code: 0 whole, 1 broken, 2 wrong usage or no hit log there.`,
+      )
       .exitOverride()
       .action((_options, self: Command) => verify(self.optsWithGlobals())),
   );
@@ -186,7 +194,9 @@ function hitDirs({ dir, state }: Place): string[] {
   if (found.length > 0) return found;
   throw new Exit(
     2,
-    `there is no hit log in ${home}`,
+    state === undefined && readSetting("state") === undefined && !existsSync(home)
+      ? "there is no .sallyport here or above, and so no hit log"
+      : `there is no hit log in ${home}`,
     "sallyport up makes one; name its state directory with --state",
   );
 }
@@ -288,7 +298,9 @@ const widthMax = 60;
 
 function whatIs(hit: Hit): string {
   const { action, count, detail, kind, local, method, of, path, plane, port, service } = hit;
-  const target = service === undefined ? (local ?? plane) : port ? `${service}.${port}` : service;
+  // As callers and explain write it: the port called http goes by the service's own name.
+  const named = port === undefined || port === "http" ? service : `${port}.${service}`;
+  const target = service === undefined ? (local ?? plane) : named;
   const what = {
     request: `${method ?? ""} ${target}${path ?? ""}`,
     connection: `connection to ${target}`,

@@ -26,6 +26,13 @@ Exit code: 0 written, 2 the register has errors or cannot be rendered.`,
     .action(run);
   return new Command("render")
     .description("write what a register means for another tool")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  sallyport render compose --out compose.yaml
+Exit code: 0 written, 2 the register has errors or cannot be rendered.`,
+    )
     .addCommand(compose);
 }
 

@@ -9,9 +9,11 @@ export function command(): Command {
     .addHelpText(
       "after",
       `
-Example, as the first line of sallyport.yaml (for the YAML language server):
+Examples:
+  sallyport schema > sallyport.schema.json
+Then, as the first line of sallyport.yaml (for the YAML language server):
   # yaml-language-server: $schema=./sallyport.schema.json
-after: sallyport schema > sallyport.schema.json`,
+Exit code: 0.`,
     )
     .action(() => output.json(generateSchema()));
 }

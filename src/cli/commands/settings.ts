@@ -7,7 +7,14 @@ export function command(): Command {
   return new Command("settings")
     .description("print the environment variables that sallyport reads")
     .option("--json", "print them as JSON")
-    .addHelpText("after", "\nExamples:\n  sallyport settings")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  sallyport settings
+  SALLYPORT_LOG=json sallyport up
+Exit code: 0.`,
+    )
     .action((options: { readonly json?: boolean }) => {
       if (options.json) output.json(Object.values(settings));
       else

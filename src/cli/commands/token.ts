@@ -31,7 +31,17 @@ type Token = {
 
 /** `sallyport token create | list | delete`. */
 export function command(): Command {
-  const token = new Command("token").description("make, list and void single-use enrolment tokens");
+  const token = new Command("token")
+    .description("make, list and void single-use enrolment tokens")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  sallyport token create --service web --out web.token
+  sallyport token list
+  sallyport token delete 0948dc2f9ebf0ca1
+Exit code: 0 done; 1 refused; 2 wrong usage; 3 no control plane.`,
+    );
   token.addCommand(
     withContextOption(new Command("create"))
       .description("make a token with which a service, a gate or an operator enrols once")
@@ -52,7 +62,7 @@ export function command(): Command {
         "after",
         `
 Examples:
-  sallyport token create --service web > web.token
+  sallyport token create --service web --out web.token
   sallyport token create --gate g1 --out g1.token --ttl 1h
   sallyport token create --role auditor --name ann --out ann.token
   sallyport token create --role deployer --name ci --owner commerce finance --out ci.token
@@ -65,6 +75,14 @@ The token is shown once. Exit code: 0 made; 1 refused; 2 wrong usage; 3 no contr
     withContextOption(new Command("list"))
       .description("list tokens that have not expired; never their secrets")
       .option("--json", "print an array of tokens as JSON")
+      .addHelpText(
+        "after",
+        `
+Examples:
+  sallyport token list
+  sallyport token list --json
+Exit code: 0 shown; 1 refused; 2 wrong usage; 3 no control plane.`,
+      )
       .exitOverride()
       .action(list),
   );
@@ -73,6 +91,13 @@ The token is shown once. Exit code: 0 made; 1 refused; 2 wrong usage; 3 no contr
       .description("make a token void")
       .argument("<id>", "as token list shows it")
       .option("--json", "print { deleted } as JSON")
+      .addHelpText(
+        "after",
+        `
+Examples:
+  sallyport token delete 0948dc2f9ebf0ca1
+The id is what token list shows. Exit code: 0 void; 1 refused; 2 wrong usage; 3 no control plane.`,
+      )
       .exitOverride()
       .action(remove),
   );
@@ -85,7 +110,7 @@ async function create(options: CreateOptions): Promise<void> {
     throw new Exit(
       2,
       "a token is for one: --service, --gate or --role",
-      "sallyport token create --service web",
+      "sallyport token create --service web --out web.token",
     );
   if ((role === undefined) !== (name === undefined))
     throw new Exit(2, "--role and --name go together", "--role auditor --name ann");
@@ -119,7 +144,7 @@ async function create(options: CreateOptions): Promise<void> {
     output.note(
       gate === undefined
         ? `use it with: sallyport enroll --token-file ${file} --out ${principal.split("/")[1]}`
-        : `use it with: sallyport gate --name ${gate} --token-file ${file}`,
+        : `use it with: sallyport gate --name ${gate} --join-token-file ${file}`,
     );
   });
 }
