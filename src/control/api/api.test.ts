@@ -684,3 +684,18 @@ test("a connection that was judged by a root which is gone has nothing more to s
   assert.equal(world.hits.at(-1)?.code, "unknown_issuer");
   await once(socket, "close");
 });
+
+test("whoever finds the house full is hung up on, and that is a hit", async (t) => {
+  const world = await startControlWorld(t, { limits: { connectionsMax: 1 } });
+  const dial = async () => {
+    const socket = connectTcp(world.door.address.port, "127.0.0.1");
+    t.after(() => socket.destroy());
+    socket.on("error", () => {});
+    await once(socket, "connect");
+    return socket;
+  };
+  await dial();
+  const second = await dial();
+  await once(second.resume(), "close");
+  assert.equal(world.hits.at(-1)?.code, "too_many_connections");
+});

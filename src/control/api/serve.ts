@@ -151,6 +151,20 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
     else startTls.call(server, socket);
   });
 
+  // Node hangs up by itself when the house is full: that is a hit like any other.
+  server.on("drop", (dropped) => {
+    needs.record({
+      at: needs.clock(),
+      plane: "control",
+      kind: "connection",
+      decision: "refused",
+      code: "too_many_connections",
+      peer: formatHostPort(dropped?.remoteAddress ?? "", dropped?.remotePort ?? 0),
+      local: formatHostPort(dropped?.localAddress ?? "", dropped?.localPort ?? 0),
+      status: 0,
+    });
+  });
+
   server.on("tlsClientError", (cause: NodeJS.ErrnoException, socket: TLSSocket) => {
     const arrival = arrivalOf(socket);
     const isPlain =

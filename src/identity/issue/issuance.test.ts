@@ -501,3 +501,16 @@ test("one line cannot be renewed for ever: each leaf costs a signature and a pla
   world.clock.now += 100_000;
   for (let i = 0; i < 20; i++) current = leafIn((await renewal(world, current)).chain);
 });
+
+test("a leaf that was being signed when its line was revoked is handed to nobody", async (t) => {
+  const { world, leaf } = await enrolled(t);
+  world.clock.now += 40 * minuteMs;
+  const [first] = world.leaves;
+  assert.ok(first);
+  // Told of each leaf once it is on record and before it is handed out: the revocation comes exactly then.
+  world.events.push = (...events) => {
+    world.revoked.set(first.lineage, world.clock.now);
+    return events.length;
+  };
+  await refusedWith("revoked", renewal(world, leaf));
+});
