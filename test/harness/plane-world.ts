@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import * as net from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { inspect } from "node:util";
 import { openHitLog } from "../../src/audit/hit-log/open-hit-log.ts";
 import type { Recorder } from "../../src/audit/recorder.ts";
 import type { Credentials } from "../../src/base/credentials.ts";
@@ -33,6 +34,8 @@ export type PlaneOptions = {
   readonly clock?: () => number;
   /** Milliseconds that only go forward; by default the real ones. */
   readonly monotonic?: () => number;
+  /** When control last confirmed the view; by default just now. */
+  readonly confirmedMs?: () => number;
   /** Names that get a leaf of their own, chosen by SNI. */
   readonly names?: readonly string[];
   /** Starts without a view; `publish` brings the first. */
@@ -62,6 +65,8 @@ export type PlaneWorld = {
   revoke(revocation: Revocation): void;
   /** Every line recorded so far, newest last; as they were added. */
   readonly hits: readonly Hit[];
+  /** What was told to the program's log as an error: a bug, unless the test made it happen. */
+  readonly errors: readonly string[];
   readonly view: () => View;
   close(): Promise<void>;
 };
@@ -115,6 +120,7 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
   };
 
   const hits: Hit[] = [];
+  const errors: string[] = [];
   const hitsDir = options.hitsDir ?? join(dir, "hits");
   const limits = new Int32Array(new SharedArrayBuffer(4_096 * 4));
   const real = openHitLog({
@@ -131,7 +137,7 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
   const needs: Needs = {
     gate: "test",
     view: () => view,
-    confirmedMs: () => clock(),
+    confirmedMs: options.confirmedMs ?? (() => clock()),
     recorder: {
       add(hit) {
         const id = recorder.add(hit);
@@ -146,7 +152,7 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
     clock,
     monotonic: options.monotonic ?? (() => performance.now()),
     random: Math.random,
-    log: silentLog,
+    log: { ...silentLog, error: (fields, message) => errors.push(`${message} ${inspect(fields)}`) },
     limits,
     isOwnDoor: (_host, at) => at === port,
   };
@@ -205,6 +211,7 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
       plane.revoke(revocation);
     },
     hits,
+    errors,
     view: () => view as View,
     async close() {
       clearInterval(beat);

@@ -133,7 +133,7 @@ test("an answer to no question ends the connection it came on", async (t) => {
 async function timed(t: TestContext, answer: string | undefined) {
   const one = await startOneService(t, {
     answer: () => answer,
-    orders: "    timeouts: { connect: 300ms, responseHead: 1s, idle: 1s }",
+    orders: "    timeouts: { responseHead: 2s, idle: 2s }",
     plane: { monotonic: () => performance.now() * 4 },
   });
   return { ...one, client: await one.dial() };
