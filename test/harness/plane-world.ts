@@ -36,6 +36,8 @@ export type PlaneOptions = {
   readonly monotonic?: () => number;
   /** When control last confirmed the view; by default just now. */
   readonly confirmedMs?: () => number;
+  /** Which of the addresses that could be dialled are doors of this gate, beside its data door. */
+  readonly isOwnDoor?: (host: string, port: number) => boolean;
   /** Names that get a leaf of their own, chosen by SNI. */
   readonly names?: readonly string[];
   /** Starts without a view; `publish` brings the first. */
@@ -154,7 +156,7 @@ export async function startPlane(options: PlaneOptions): Promise<PlaneWorld> {
     random: Math.random,
     log: { ...silentLog, error: (fields, message) => errors.push(`${message} ${inspect(fields)}`) },
     limits,
-    isOwnDoor: (_host, at) => at === port,
+    isOwnDoor: (host, at) => at === port || options.isOwnDoor?.(host, at) === true,
   };
   const byName = new Map<string, Credentials>();
   for (const name of options.names ?? []) byName.set(name, await issueName(name));

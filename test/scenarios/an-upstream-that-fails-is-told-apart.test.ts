@@ -219,3 +219,22 @@ test("a service behind the gate's own door is refused, not looped", async (t) =>
   const response = await client.response();
   assert.equal(fieldValue(response, "sallyport-refusal"), "upstream_forbidden");
 });
+
+test("an upstream that may not be dialled any more is not used over its old connections either", async (t) => {
+  let forbidden = false;
+  const { dial, upstream } = await startOneService(t, { plane: { isOwnDoor: () => forbidden } });
+  const client = await dial();
+  const ask = async (): Promise<string | undefined> => {
+    client.send(get("/a"));
+    return fieldValue(await client.response(), "sallyport-refusal");
+  };
+  assert.equal(await ask(), undefined);
+  assert.equal(upstream.open.size, 1);
+  forbidden = true;
+  // Asked without a pause, so that its connection never rests for long.
+  const end = performance.now() + 5_000;
+  let said: string | undefined;
+  while (said === undefined && performance.now() < end) said = await ask();
+  assert.equal(said, "upstream_forbidden");
+  assert.equal(upstream.open.size, 0);
+});

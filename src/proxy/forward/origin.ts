@@ -26,7 +26,8 @@ export class Origin {
   readonly #clock: Clock;
   readonly #idle: UpstreamConnection[] = [];
   readonly #waiting: Waiting[] = [];
-  readonly #open = new Set<UpstreamConnection>();
+  /** Every connection, and the IP address that was dialled for it. */
+  readonly #open = new Map<UpstreamConnection, string | undefined>();
   #dialling = 0;
   #addresses: readonly string[] = [];
   #resolvedMs = Number.NEGATIVE_INFINITY;
@@ -117,8 +118,18 @@ export class Origin {
     this.#idle.push(connection);
   }
 
-  /** Closes resting connections that are past their time. Called now and then. */
+  /**
+   * Closes resting connections that are past their time, and all that may not be dialled any more: an excuse runs out under load as well,
+   * when no connection ever rests. Called now and then.
+   */
   sweep(): void {
+    const upstream = this.#upstream;
+    if (upstream.kind === "tcp") {
+      const rules = this.#rules();
+      for (const [connection, address] of this.#open)
+        if (address !== undefined && whyForbidden(address, upstream.port, rules) !== undefined)
+          connection.retire();
+    }
     const now = this.#clock();
     for (const connection of this.#idle.filter((one) => one.idleUntilMs <= now))
       connection.destroy();
@@ -224,7 +235,7 @@ export class Origin {
         this.#failures = 0;
         this.#restUntilMs = 0;
         connection = new UpstreamConnection(socket, address, this);
-        this.#open.add(connection);
+        this.#open.set(connection, to.kind === "tcp" ? to.host : undefined);
         // Handed on before anything else is dialled: whoever waits for it must not be counted as still waiting.
         this.give(connection);
         settle();

@@ -132,6 +132,12 @@ export class UpstreamConnection {
     this.#socket.resume();
   }
 
+  /** Serves nobody any more, once the exchange under way is through. */
+  retire(): void {
+    this.#reusable = false;
+    if (this.#sink === undefined) this.destroy();
+  }
+
   /** Lets go of the exchange and closes: its remaining bytes belong to nobody. */
   destroy(): void {
     this.#sink = undefined;
