@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
-import { X509Certificate } from "node:crypto";
+import { generateKeyPairSync, X509Certificate } from "node:crypto";
 import { once } from "node:events";
 import { connect as connectTcp } from "node:net";
-import { test } from "node:test";
+import { type TestContext, test } from "node:test";
 import { connect } from "node:tls";
 import {
+  type ControlWorld,
   smallRegister,
   startControlWorld,
   trustDomain,
@@ -649,8 +650,8 @@ test("a client talks to nobody but its control plane", async (t) => {
   });
 });
 
-test("a connection that was judged by a root which is gone has nothing more to say", async (t) => {
-  const world = await startControlWorld(t);
+/** One connection of an administrator, on which it asks again and again: the status line, or `undefined` once it is closed. */
+async function keptConnection(t: TestContext, world: ControlWorld) {
   await world.operator("admin", "ann");
   const socket = connect({
     ...clientContext(await world.credentials(`spiffe://${trustDomain}/admin/ann`, "control")),
@@ -666,6 +667,12 @@ test("a connection that was judged by a root which is gone has nothing more to s
     const [bytes] = await Promise.race([once(socket, "data"), once(socket, "close")]);
     return String(bytes).slice(0, 12);
   };
+  return { ask, socket };
+}
+
+test("a connection that was judged by a root which is gone has nothing more to say", async (t) => {
+  const world = await startControlWorld(t);
+  const { ask, socket } = await keptConnection(t, world);
   const ca = world.authorities.control;
   const own = `spiffe://${trustDomain}/control/control`;
   const swap = async () => world.door.swap(await world.credentials(own, "control"));
@@ -685,6 +692,20 @@ test("a connection that was judged by a root which is gone has nothing more to s
   await once(socket, "close");
 });
 
+test("a connection outlives neither the leaf that opened it nor the right to use it", async (t) => {
+  const world = await startControlWorld(t);
+  const first = await keptConnection(t, world);
+  assert.equal(await first.ask(), "HTTP/1.1 200");
+  // Out of the table alone: a removal that was stored before a crash kept its revocation from following.
+  const ann = `spiffe://${trustDomain}/admin/ann` as Principal;
+  await world.store.removePrincipal(ann, world.world.nowMs);
+  assert.equal(await first.ask(), "HTTP/1.1 403");
+  const second = await keptConnection(t, world);
+  assert.equal(await second.ask(), "HTTP/1.1 200");
+  world.world.nowMs += 3_600_001;
+  assert.equal(await second.ask(), "HTTP/1.1 401");
+});
+
 test("whoever finds the house full is hung up on, and that is a hit", async (t) => {
   const world = await startControlWorld(t, { limits: { connectionsMax: 1 } });
   const dial = async () => {
@@ -698,4 +719,42 @@ test("whoever finds the house full is hung up on, and that is a hit", async (t) 
   const second = await dial();
   await once(second.resume(), "close");
   assert.equal(world.hits.at(-1)?.code, "too_many_connections");
+});
+
+test("a leaf that is on record as somebody else's, or not at all, has no role", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  await admin.call("GET", "/v1/status");
+  const ann = `spiffe://${trustDomain}/admin/ann` as Principal;
+  const bob = `spiffe://${trustDomain}/admin/bob` as Principal;
+  const pair = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  // As whoever has the authority's key would, without the store knowing.
+  const signed = await world.authorities.control.sign({
+    publicKeySpki: pair.publicKey.export({ format: "der", type: "spki" }),
+    principal: ann,
+    dnsNames: [],
+    purpose: "client",
+    ttlMs: 60_000,
+  });
+  const forged = world.client({
+    keyPem: pair.privateKey.export({ format: "pem", type: "pkcs8" }).toString(),
+    chainPem: signed.chainPem,
+    bundlePem: world.authorities.control.bundlePem(),
+  });
+  const asked = () => refusedCall(forged.call("GET", "/v1/status"));
+  assert.equal((await asked()).code, "not_an_operator");
+  const { certPem, notAfterMs, notBeforeMs, serial } = signed;
+  await world.store.saveIssued({
+    plane: "control",
+    serial,
+    principal: bob,
+    lineage: serial,
+    publicKey: "another",
+    certPem,
+    notBeforeMs,
+    notAfterMs,
+    at: world.world.nowMs,
+    via: "token",
+  });
+  assert.equal((await asked()).code, "not_an_operator");
 });

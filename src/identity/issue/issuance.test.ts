@@ -194,6 +194,12 @@ test("a token opens one door, once, for a while, from where it may", async (t) =
   world.clock.now += 10 * minuteMs;
   await refusedWith("token_expired", enrol({ token: late, csr, peerAddress }));
 
+  const before = await make();
+  world.clock.now += 1_000;
+  world.revoked.set("service/web", world.clock.now);
+  await refusedWith("revoked", enrol({ token: before, csr, peerAddress }));
+  world.revoked.delete("service/web");
+
   const gone = await make();
   world.registered.delete("service/web");
   await refusedWith("not_registered", enrol({ token: gone, csr, peerAddress }));
