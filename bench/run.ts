@@ -11,7 +11,7 @@ import { type Gate, startGate } from "./peers/gate.ts";
 import { startHaproxy } from "./peers/haproxy.ts";
 import { startNginx } from "./peers/nginx.ts";
 import { startNodeUndici } from "./peers/node-undici.ts";
-import { cores, end, forkModule, pin } from "./processes.ts";
+import { cores, end, forkModule, pin, pinner, versionOf } from "./processes.ts";
 import { chart, type Machine, type Report, summarize, table, withNumbers } from "./report.ts";
 
 const usage = `npm run bench -- [--rounds 5] [--seconds 4] [--connections 64] [--only sallyport,haproxy,node,nginx] [--dry]
@@ -46,6 +46,9 @@ for (const signal of ["SIGINT", "SIGTERM"] as const)
 
 try {
   await bench();
+} catch (cause) {
+  note(cause instanceof Error ? cause.message : String(cause));
+  process.exitCode = 1;
 } finally {
   await leave();
 }
@@ -181,6 +184,8 @@ function refuseUnfitMachine(): void {
     throw new Error("the bench reads CPU times from /proc and pins with taskset: it needs Linux");
   if (cpus().length < 2)
     throw new Error("the bench needs two cores: one for the proxy, one for everything else");
+  if (versionOf(pinner, ["--version"], /(\S+)\s*$/) === undefined)
+    throw new Error(`the bench pins with ${pinner}: install util-linux`);
 }
 
 function describeMachine(before: { before: number; steal: number }): Machine {
