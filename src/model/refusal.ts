@@ -200,7 +200,11 @@ export type RefusalCode = keyof typeof refusals;
 export class Refusal extends Error {
   readonly code: RefusalCode;
   constructor(code: RefusalCode, message: string, options?: ErrorOptions) {
+    // A no is an answer, not an accident: nobody reads its stack, and capturing one costs more than all the rest of refusing.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     super(message, options);
+    Error.stackTraceLimit = stackTraceLimit;
     this.code = code;
   }
 
