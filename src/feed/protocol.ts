@@ -152,8 +152,9 @@ export const signedShape: z.ZodType<SignedSnapshot> = z.strictObject({
   key: base64url(128),
 });
 
+const chainName = z.string().regex(/^[a-z0-9._-]{1,128}$/i);
 const head: z.ZodType<ChainHead> = z.strictObject({
-  chain: z.string().regex(/^[a-z0-9._-]{1,128}$/i),
+  chain: chainName,
   sequence: count,
   head: hex,
 });
@@ -243,6 +244,37 @@ const warning: z.ZodType<Warning> = z.strictObject({
   gate: shown(64).exactOptional(),
 });
 
+const verdict: z.ZodType<LogVerdict> = z.strictObject({
+  ok: z.boolean(),
+  chains: z
+    .array(
+      z.strictObject({
+        chain: chainName,
+        ok: z.boolean(),
+        writer: shown(256).exactOptional(),
+        kind: shown(64).exactOptional(),
+        lines: count,
+        first: count,
+        last: count,
+        lost: count,
+        torn: count,
+        pruned: z.boolean(),
+      }),
+    )
+    .max(verdictMax.chains),
+  problems: z
+    .array(
+      z.strictObject({
+        kind: shown(64),
+        chain: chainName,
+        file: shown(300).exactOptional(),
+        line: count.exactOptional(),
+        says: shown(1_024),
+      }),
+    )
+    .max(verdictMax.problems),
+});
+
 const up: z.ZodType<Up> = z.discriminatedUnion("type", [
   z.strictObject({
     type: z.literal("hello"),
@@ -280,6 +312,12 @@ const up: z.ZodType<Up> = z.discriminatedUnion("type", [
     id: count,
     hits: z.array(hit).max(hitsPerPageMax),
     done: z.boolean(),
+    problem: shown(1_024).exactOptional(),
+  }),
+  z.strictObject({
+    type: z.literal("verified"),
+    id: count,
+    verdict: verdict.exactOptional(),
     problem: shown(1_024).exactOptional(),
   }),
   z.strictObject({

@@ -189,6 +189,7 @@ export async function startFeedWorld(t: TestContext): Promise<FeedWorld> {
           done();
         },
         onQuery: async function* () {},
+        onVerify: async () => ({ ok: true, chains: [], problems: [] }),
         onControlHeads: (list) => controlHeads.push(list),
         heads: () => [],
         status: () => ({ requests: 1 }),

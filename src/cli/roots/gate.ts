@@ -4,6 +4,7 @@ import { availableParallelism, platform } from "node:os";
 import { extname, join } from "node:path";
 import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
 import { queryHits } from "../../audit/hit-log/query.ts";
+import { verifyLog } from "../../audit/hit-log/verify.ts";
 import { createWatch } from "../../audit/watch/watch.ts";
 import { formatHostPort } from "../../base/address.ts";
 import { admitsFrom, followEveryMs, resolveBind } from "../../base/guard.ts";
@@ -25,6 +26,7 @@ import { openOpsDoor } from "../../proxy/ops/ops-door.ts";
 import type { CredentialOrder } from "../../proxy/pool/messages.ts";
 import { Pool } from "../../proxy/pool/pool.ts";
 import { bindWorld, localAddresses } from "../bind-world.ts";
+import { verdictOf } from "../log-verdict.ts";
 import { programLog } from "../program-log.ts";
 import { readDrainMs } from "../settings.ts";
 import { linkToSupervisor, readRootConfig } from "../supervisor/link-to-supervisor.ts";
@@ -184,6 +186,7 @@ subscription = await startSubscription({
     });
   },
   onQuery: (filter) => pages(queryHits(hitsDir, filter)),
+  onVerify: async (kept) => verdictOf(await verifyLog([hitsDir], kept)),
   onControlHeads: (heads) => {
     anchors = heads;
   },

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Credentials } from "../../base/credentials.ts";
 import type { Warning } from "../../model/warning.ts";
 import { type Link, openLink } from "../link.ts";
+import type { ChainHead, LogVerdict } from "../needs.ts";
 import {
   type ByeReason,
   countersCharactersMax,
@@ -11,6 +12,7 @@ import {
   lineBytesMax,
   parseDown,
   type Up,
+  verdictMax,
 } from "../protocol.ts";
 import { answerQueries } from "./answer-queries.ts";
 import { connectFeed, ownIdentity } from "./connect.ts";
@@ -111,6 +113,9 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
       case "control-heads":
         options.onControlHeads(message.heads);
         break;
+      case "verify":
+        void verify(message.id, message.anchors);
+        break;
       case "ping":
         pong = message.sequence;
         link?.kick();
@@ -120,6 +125,25 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
         break;
       default:
         queries.take(message);
+    }
+  };
+
+  let isVerifying = false;
+  const verify = async (id: number, anchors: readonly ChainHead[]): Promise<void> => {
+    const mine = link;
+    const answer = (found: { verdict: LogVerdict } | { problem: string }): void => {
+      if (link !== mine) return; // whoever asked is gone, and the next one counts anew
+      pages.push(say({ type: "verified", id, ...found }));
+      link?.kick();
+    };
+    if (isVerifying) return answer({ problem: "the log is being walked already: ask again later" });
+    isVerifying = true;
+    try {
+      answer({ verdict: cut(await options.onVerify(anchors)) });
+    } catch (cause) {
+      answer({ problem: explain(cause).slice(0, 1_024) });
+    } finally {
+      isVerifying = false;
     }
   };
 
@@ -275,6 +299,19 @@ const backoffDoublingsMax = 16;
 const warningsMax = 1_000;
 // Well before the end, so that a slow handshake does not leave a gap.
 const renewedLeadMs = 60_000;
+
+/** To what one line of the feed holds: of too many chains those that are broken stay. */
+function cut({ ok, chains, problems }: LogVerdict): LogVerdict {
+  const broken = chains.filter((chain) => !chain.ok);
+  const whole = chains.filter((chain) => chain.ok);
+  return {
+    ok,
+    chains: [...broken, ...whole].slice(0, verdictMax.chains),
+    problems: problems
+      .slice(0, verdictMax.problems)
+      .map(({ says, ...problem }) => ({ ...problem, says: says.slice(0, 1_024) })),
+  };
+}
 
 /** Node leaves the message empty when several addresses of one name failed, and keeps the code. */
 function explain(cause: unknown): string {
