@@ -28,7 +28,7 @@ export function serve(attempt: Attempt, needs: Needs): Permit {
   mustBeFresh(target.port, attempt.atMs - needs.confirmedMs());
   mustBeRecordable(target.port, needs);
   const permit = Permit.ask(attempt.caller, target, attempt.atMs);
-  limit(permit, needs.limits, needs.monotonic());
+  limit(permit, needs.limits, needs.monotonic);
   return permit;
 }
 
