@@ -9,6 +9,8 @@ type Access = {
   readonly changes?: true;
   /** Never waits for the hit log: what cuts off an attacker must work on a full disk. */
   readonly essential?: true;
+  /** Answered even when the hit log takes no line: this is how an operator learns that, and which version to roll back to. */
+  readonly tells?: true;
 };
 
 /**
@@ -19,7 +21,11 @@ export const access = {
   "GET /v1/register": { roles: ["admin", "deployer", "auditor"], action: "register.read" },
   "PUT /v1/register": { roles: ["admin", "deployer"], action: "apply", changes: true },
   "POST /v1/register/diff": { roles: ["admin", "deployer", "auditor"], action: "register.diff" },
-  "GET /v1/snapshots": { roles: ["admin", "deployer", "auditor"], action: "snapshots.list" },
+  "GET /v1/snapshots": {
+    roles: ["admin", "deployer", "auditor"],
+    action: "snapshots.list",
+    tells: true,
+  },
   "GET /v1/snapshots/{version}": {
     roles: ["admin", "deployer", "auditor"],
     action: "snapshots.read",
@@ -50,10 +56,14 @@ export const access = {
   },
   "GET /v1/hits": { roles: ["admin", "auditor"], action: "hits.query" },
   "GET /v1/hits/verify": { roles: ["admin", "auditor"], action: "hits.verify" },
-  "GET /v1/status": { roles: ["admin", "deployer", "enroller", "auditor"], action: "status" },
-  "GET /live": { roles: ["admin", "auditor"], action: "live" },
-  "GET /ready": { roles: ["admin", "auditor"], action: "ready" },
-  "GET /metrics": { roles: ["admin", "auditor"], action: "metrics" },
+  "GET /v1/status": {
+    roles: ["admin", "deployer", "enroller", "auditor"],
+    action: "status",
+    tells: true,
+  },
+  "GET /live": { roles: ["admin", "auditor"], action: "live", tells: true },
+  "GET /ready": { roles: ["admin", "auditor"], action: "ready", tells: true },
+  "GET /metrics": { roles: ["admin", "auditor"], action: "metrics", tells: true },
   "GET /openapi.json": {
     roles: ["admin", "deployer", "enroller", "auditor"],
     action: "openapi",

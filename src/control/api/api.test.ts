@@ -758,3 +758,19 @@ test("a leaf that is on record as somebody else's, or not at all, has no role", 
   });
   assert.equal((await asked()).code, "not_an_operator");
 });
+
+test("a handshake that goes on byte by byte ends at the deadline all the same", async (t) => {
+  const world = await startControlWorld(t, { limits: { handshakeMs: 300 } });
+  const socket = connectTcp(world.door.address.port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  const beganMs = performance.now();
+  // The head of a TLS record of 8 KiB, and then one byte of it at a time.
+  socket.write(Buffer.from("1603012000", "hex"));
+  const drip = setInterval(() => socket.write("x"), 20);
+  t.after(() => clearInterval(drip));
+  await once(socket.resume(), "close");
+  assert.ok(performance.now() - beganMs < 3_000);
+  assert.equal(world.hits.at(-1)?.code, "handshake_timeout");
+});

@@ -68,7 +68,8 @@ export function createApp(world: ApiWorld): ControlApp {
       },
       { essential: isEssential },
     );
-    if (hit === undefined && !isEssential) {
+    const tells = !refusal && route !== undefined && accessOf(route).tells === true;
+    if (hit === undefined && !isEssential && !tells) {
       // What was read is kept back. A change cannot be taken back; that it happened is said, so that nobody repeats it.
       const done = !refusal && route !== undefined && accessOf(route).changes;
       const says = done ? "it was done, but the record of it could not be written" : undefined;

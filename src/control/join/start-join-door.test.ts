@@ -418,3 +418,26 @@ test("a door that is not bound to the address that was judged stays closed", asy
       host,
     );
 });
+
+test("a handshake that goes on byte by byte ends at the deadline all the same", async (t) => {
+  const world = await startFeedWorld(t);
+  const handshakeMs = 300;
+  const { door, hits, port } = await world.startDoor({
+    issuance,
+    with: { limits: { handshakeMs } },
+  });
+  assert.ok(door);
+  const socket = connectPlain(port, "127.0.0.1");
+  t.after(() => socket.destroy());
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  const beganMs = performance.now();
+  // The head of a TLS record of 8 KiB, and then one byte of it at a time.
+  socket.write(Buffer.from("1603012000", "hex"));
+  const drip = setInterval(() => socket.write("x"), 20);
+  t.after(() => clearInterval(drip));
+  await once(socket.resume(), "close");
+  assert.ok(performance.now() - beganMs < 10 * handshakeMs);
+  await until(() => hits.length > 0, "it is a hit");
+  assert.equal(hits[0]?.code, "handshake_timeout");
+});
