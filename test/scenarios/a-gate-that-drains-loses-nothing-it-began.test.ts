@@ -27,7 +27,7 @@ test("what is under way is finished, what rests is closed, and nobody new is let
   await once(handshaking, "connect");
 
   const drained = world.plane.drain(10_000);
-  await resting.ended;
+  await until("it ends", () => resting.isEnded);
   assert.ok(resting.isCleanEnd && resting.rest.length === 0);
   const late = connect(world.port, "127.0.0.1");
   const [error] = (await once(late, "error")) as [NodeJS.ErrnoException];
@@ -38,7 +38,7 @@ test("what is under way is finished, what rests is closed, and nobody new is let
   const response = await busy.response();
   assert.equal(response.body.toString(), "finished");
   assert.equal(fieldValue(response, "connection"), "close");
-  await busy.ended;
+  await until("it ends, long before the drain is over", () => busy.isEnded);
   busy.close();
   resting.close();
   await drained;
@@ -62,7 +62,7 @@ test("an answer whose head went out before the drain ends its connection with it
   const drained = world.plane.drain(10_000);
   for (const socket of upstream.open) socket.write("done");
   assert.equal((await client.response()).body.toString(), "halfdone");
-  await client.ended;
+  await until("it ends, long before the drain is over", () => client.isEnded);
   assert.ok(client.isCleanEnd);
   client.close();
   await drained;
@@ -76,7 +76,7 @@ test("what takes longer than the drain is cut, and the record says so", async (t
   client.send(get);
   await until("half", () => client.rest.includes("half"));
   await world.plane.drain(50);
-  await client.ended;
+  await until("it ends, long before the drain is over", () => client.isEnded);
   assert.deepEqual([world.hits.at(-1)?.kind, world.hits.at(-1)?.code], ["close", "draining"]);
 });
 
@@ -91,7 +91,7 @@ test("requests that wait behind each other are not begun any more", async (t) =>
   const drained = world.plane.drain(10_000);
   answer(ok());
   assert.equal(statusOf(await client.response()), 200);
-  await client.ended;
+  await until("it ends, long before the drain is over", () => client.isEnded);
   client.close();
   await drained;
   assert.equal(upstream.requests.length, 1);

@@ -114,7 +114,7 @@ test("a refused HEAD has no body either", async (t) => {
 });
 
 test("an answer before the end of the question arrives, whoever reads it; both connections end", async (t) => {
-  const { dial, upstream } = await startOneService(t, {
+  const { dial, upstream, world } = await startOneService(t, {
     onHead(head, socket) {
       if (!head.startsWith("POST")) return false;
       socket.write("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig");
@@ -123,15 +123,22 @@ test("an answer before the end of the question arrives, whoever reads it; both c
   });
   const client = await dial();
   client.send("POST /a HTTP/1.1\r\nHost: orders\r\nContent-Length: 100000000\r\n\r\n");
-  // It goes on sending, as most do.
+  // It goes on sending, as most do, and looks for an answer only afterwards: a reset would have taken that away.
+  client.socket.pause();
   client.send(Buffer.alloc(300_000));
+  await until("the answer is on its way", () => world.hits.length > 0);
+  for (let turn = 0; turn < 20; turn++) {
+    client.send(Buffer.alloc(10_000));
+    await new Promise(setImmediate);
+  }
+  client.socket.resume();
   const response = await client.response();
   assert.equal(statusOf(response), 413);
   assert.equal(response.body.toString(), "big");
   assert.equal(fieldValue(response, "connection"), "close");
   await client.ended;
   assert.ok(client.isCleanEnd, "closed in order, not reset");
-  await until("the service's connection ends too", () => upstream.open.size === 0);
+  await until("the service's connection does not rest", () => upstream.open.size === 0, 2_000);
   const next = await dial();
   next.send(get("/b"));
   assert.equal(statusOf(await next.response()), 200);
