@@ -20,6 +20,8 @@ export type RawClient = {
   readonly isCleanEnd: boolean;
   /** What came and was not taken by `response`. */
   readonly rest: Buffer;
+  /** Takes so many bytes of the rest. */
+  skip(bytes: number): void;
   close(): void;
 };
 
@@ -103,6 +105,9 @@ export function rawClient(socket: TLSSocket): RawClient {
     },
     get rest() {
       return all();
+    },
+    skip(count) {
+      bytes = all().subarray(count);
     },
     close: () => void socket.destroy(),
   };
