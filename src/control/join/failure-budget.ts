@@ -12,11 +12,20 @@ export function createFailureBudget(clock: Clock): FailureBudget {
     retryAfterMs(address) {
       const source = sourceOf(address);
       const debtMs = (debts.get(source) ?? 0) - clock();
+      // More than can be owed: the clock was set back since.
+      if (debtMs > debtMaxMs) {
+        debts.delete(source);
+        return 0;
+      }
       return Math.max(0, debtMs - (burst - 1) * forgivenEveryMs);
     },
     fail(address) {
       const source = sourceOf(address);
-      const until = Math.max(debts.get(source) ?? 0, clock()) + forgivenEveryMs;
+      const now = clock();
+      const until = Math.min(
+        Math.max(debts.get(source) ?? 0, now) + forgivenEveryMs,
+        now + debtMaxMs,
+      );
       debts.delete(source);
       debts.set(source, until);
       const [quietest] = debts.keys();
@@ -28,6 +37,8 @@ export function createFailureBudget(clock: Clock): FailureBudget {
 const burst = 10;
 const forgivenEveryMs = 6_000;
 const sourcesMax = 10_000;
+/** Calls under way at once may overdraw; nobody waits for longer than this. */
+const debtMaxMs = 20 * forgivenEveryMs;
 
 export type FailureBudget = {
   /** 0: it may try. */
