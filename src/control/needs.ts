@@ -124,16 +124,40 @@ export type HitPage = {
   readonly absent: readonly string[];
 };
 
+/** What was found in every hit log that could be walked. */
 export type HitVerdict = {
+  /** Says nothing of gates in `absent`. */
   readonly ok: boolean;
   readonly chains: readonly {
     readonly chain: string;
+    /** Absent: control's own. */
     readonly gate?: string;
-    readonly lines: number;
     readonly ok: boolean;
-    /** What is wrong and where, in a sentence. */
-    readonly says?: string;
+    /** `worker g1 0`. */
+    readonly writer?: string;
+    readonly kind?: string;
+    readonly lines: number;
+    /** Sequences of the first and last line that are there; 0: none. */
+    readonly first: number;
+    readonly last: number;
+    /** Hits that the writer itself said it could not write. */
+    readonly lost: number;
+    /** Lines at the end of a write that a power failure tore. */
+    readonly torn: number;
+    /** The beginning was deleted by retention. */
+    readonly pruned: boolean;
   }[];
+  readonly problems: readonly {
+    readonly kind: string;
+    readonly chain: string;
+    readonly gate?: string;
+    /** Inside the hit log's directory. */
+    readonly file?: string;
+    /** 1-based. */
+    readonly line?: number;
+    readonly says: string;
+  }[];
+  /** Gates that could not be asked. */
   readonly absent: readonly string[];
 };
 

@@ -127,7 +127,7 @@ export async function startControlWorld(
     },
     canRecord: () => world.canRecord,
     queryHits: async () => ({ hits: hits.toReversed(), absent: [] }),
-    verifyHits: async () => ({ ok: true, chains: [], absent: [] }),
+    verifyHits: async () => ({ ok: true, chains: [], problems: [], absent: [] }),
     warnings: () => [],
     createToken: issuance.createToken,
     authorities: {

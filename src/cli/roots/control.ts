@@ -18,6 +18,7 @@ import { ControlRefusal } from "../../control/refusals.ts";
 import { openRegistry } from "../../control/registry/registry.ts";
 import { openStore } from "../../control/store/sqlite.ts";
 import { type Anchor, StoreUnusable } from "../../control/store/store.ts";
+import type { LogVerdict } from "../../feed/needs.ts";
 import { createPublisher } from "../../feed/publish/create-publisher.ts";
 import type { Publisher } from "../../feed/publish/publisher.ts";
 import { openAuthority } from "../../identity/authority/authority.ts";
@@ -43,6 +44,7 @@ import type { Register } from "../../model/register.ts";
 import { snapshotName } from "../../model/snapshot.ts";
 import type { Warning } from "../../model/warning.ts";
 import type { Trust } from "../../policy/peer.ts";
+import { verdictOf } from "../log-verdict.ts";
 import { programLog } from "../program-log.ts";
 import { linkToSupervisor, readRootConfig } from "../supervisor/link-to-supervisor.ts";
 import { followDoor } from "./control-doors.ts";
@@ -117,6 +119,7 @@ const note = (action: string, detail: string, decision: "allowed" | "fault" = "a
 let publisher: Publisher | undefined;
 let isReady = false;
 let isLeaving = false;
+let verifying: Promise<HitVerdict> | undefined;
 /** Gates that hold an identity, by their bare names. */
 const enrolled = new Set<string>();
 const nobody = { confirmed: [], missing: [] } as const;
@@ -551,35 +554,60 @@ async function findHits(query: HitQuery): Promise<HitPage> {
   return { hits: hits.slice(0, query.limit), absent };
 }
 
-/** What lies on this machine, held against the heads that were kept elsewhere than the logs. */
-async function verifyHits(): Promise<HitVerdict> {
+/** Walking the logs costs the disk of every machine: whoever asks meanwhile gets the answer that is on its way. */
+function verifyHits(): Promise<HitVerdict> {
+  verifying ??= walkLogs().finally(() => {
+    verifying = undefined;
+  });
+  return verifying;
+}
+
+/** Logs on this machine are read here, those elsewhere by their gates; all are held against the heads that lie in the store. */
+async function walkLogs(): Promise<HitVerdict> {
   await keepAnchors();
   const gatesDir = join(config.stateDir, "gates");
   const here = (existsSync(gatesDir) ? readdirSync(gatesDir) : []).filter((name) =>
     existsSync(join(gatesDir, name, "hits")),
   );
-  const sources = new Set([self.name, ...here.map((name) => `gate/${name}`)]);
-  const anchors = (await store.anchors()).filter(({ source }) => sources.has(source));
-  const report = await verifyLog(
-    [hitsDir, ...here.map((name) => join(gatesDir, name, "hits"))],
-    anchors,
+  // Of many chains those that grew last.
+  const kept = (await store.anchors()).toSorted((a, b) => b.at - a.at);
+  const anchorsOf = (source: string) =>
+    kept.filter((anchor) => anchor.source === source).map(withoutSource);
+  const absent: string[] = [];
+  const asked: (readonly [gate: string | undefined, verdict: LogVerdict])[] = [
+    [undefined, verdictOf(await verifyLog([hitsDir], anchorsOf(self.name)))],
+  ];
+  for (const gate of here)
+    asked.push([
+      gate,
+      verdictOf(await verifyLog([join(gatesDir, gate, "hits")], anchorsOf(`gate/${gate}`))),
+    ]);
+  const away = [...enrolled].filter((name) => !here.includes(name)).sort();
+  await Promise.all(
+    away.map(async (gate) => {
+      try {
+        const verdict = await publisher?.verify(gate, anchorsOf(`gate/${gate}`));
+        if (verdict) asked.push([gate, verdict]);
+      } catch (cause) {
+        log.warn({ gate }, `its hit log could not be verified: ${(cause as Error).message}`);
+        absent.push(gate);
+      }
+    }),
   );
-  const chains = report.chains.map(({ chain, lines, ok, writer }) => {
-    const says = report.problems.find((problem) => problem.chain === chain)?.says;
-    return {
-      chain,
-      lines,
-      ok,
-      ...(writer && writer.process !== "control" && { gate: writer.name }),
-      ...(says !== undefined && { says }),
-    };
-  });
-  const listed = new Set(chains.map(({ chain }) => chain));
-  const lost = report.problems
-    .filter(({ chain }) => !listed.has(chain))
-    .map(({ chain, says }) => ({ chain, lines: 0, ok: false, says }));
-  const absent = [...enrolled].filter((name) => !here.includes(name)).sort();
-  return { ok: report.ok, chains: [...chains, ...lost], absent };
+  const named = <T>(gate: string | undefined, of: T) => ({ ...of, ...(gate && { gate }) });
+  return {
+    // A gate's own word that all is well is not taken against what it names.
+    ok: asked.every(([, { ok, chains, problems }]) =>
+      [ok, problems.length === 0, ...chains.map((chain) => chain.ok)].every(Boolean),
+    ),
+    chains: asked.flatMap(([gate, { chains }]) => chains.map((chain) => named(gate, chain))),
+    problems: asked.flatMap(([gate, { problems }]) => problems.map((one) => named(gate, one))),
+    absent: absent.sort(),
+  };
+}
+
+function withoutSource({ chain, sequence, head }: Anchor) {
+  return { chain, sequence, head };
 }
 
 async function keepAnchors(): Promise<void> {

@@ -45,19 +45,36 @@ export function addHits(app: ControlApp, { needs }: ApiWorld): void {
     app,
     "GET /v1/hits/verify",
     {
-      summary: "Walks every chain of hits, and says where one was changed",
+      summary:
+        "Walks every chain of hits, here and at the gates, against heads that were kept elsewhere",
       answer: z.object({
-        ok: z.boolean(),
+        ok: z.boolean().describe("Says nothing of the gates in `absent`"),
         chains: z.array(
           z.object({
             chain: z.string(),
             gate: z.string().optional(),
-            lines: z.number(),
             ok: z.boolean(),
-            says: z.string().optional(),
+            writer: z.string().optional(),
+            kind: z.string().optional(),
+            lines: z.number(),
+            first: z.number(),
+            last: z.number(),
+            lost: z.number(),
+            torn: z.number(),
+            pruned: z.boolean(),
           }),
         ),
-        absent: z.array(z.string()),
+        problems: z.array(
+          z.object({
+            kind: z.string().describe("`changed`, `removed`, `cut`, `missing`, `recomputed` …"),
+            chain: z.string(),
+            gate: z.string().optional(),
+            file: z.string().optional(),
+            line: z.number().optional(),
+            says: z.string(),
+          }),
+        ),
+        absent: z.array(z.string()).describe("Gates that could not be asked"),
       }),
     },
     () => needs.verifyHits(),
