@@ -430,3 +430,11 @@ test("revocations: by serial, by line, by principal before the moment", () => {
   for (const [claim, leaf, out] of rows) assert.equal(isRevoked(revocations, leaf), out, claim);
   assert.equal(isRevoked(indexRevocations([]), { ...web, notBeforeMs: 0 }), false);
 });
+
+test("a kind has its plane, whomever the door would let in", async () => {
+  const verdict = await judge({ ...caller, uris: [admin] }, data.issuing, {
+    expect: { plane: "data", kinds: ["service", "admin"], purpose: "client" },
+  });
+  assert.ok(!verdict.ok);
+  assert.equal(verdict.code, "bad_identity");
+});

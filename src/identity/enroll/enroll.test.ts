@@ -190,6 +190,30 @@ test("a server that is not the token's is told nothing", async (t) => {
   }
 });
 
+test("roots that the token did not pin are not taken, whoever answers with them", async (t) => {
+  const world = await startIssuanceWorld(t);
+  await startTestDoor(world);
+  const stranger = await openAuthority({
+    dir: join(world.dir, "stranger"),
+    plane: "control",
+    trustDomain: "shop.internal",
+    clock: Date.now,
+  });
+  const { token } = await world.issuance.createToken({
+    principal: world.principal("service", "web"),
+    createdBy: "admin/first",
+  });
+  world.authorities.control = {
+    ...world.authorities.control,
+    bundlePem: () => stranger.bundlePem(),
+  };
+  await assert.rejects(
+    enroll({ token, out: join(world.dir, "web"), clock: Date.now }),
+    unreachable(/control roots are not those of the token/),
+  );
+  await assert.rejects(readCredentials(join(world.dir, "web")), "nothing was written");
+});
+
 test("what is no token is refused before anything is dialled", async (t) => {
   const world = await startIssuanceWorld(t);
   const good = { fingerprint: "A".repeat(43), join: "127.0.0.1:7442" };
