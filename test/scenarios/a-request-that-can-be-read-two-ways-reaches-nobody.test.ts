@@ -114,3 +114,106 @@ test("no byte of anything else reaches a service, and each is told why", { skip 
     `${refused.length - served.length} refused, ${served.length} acceptable ones served: ${served.join("; ")}`,
   );
 });
+
+const post = (fields: string, body: string): string =>
+  `POST /a HTTP/1.1\r\nHost: orders\r\n${fields}\r\n${body}`;
+const hidden = "GET /hidden HTTP/1.1\r\nHost: orders\r\n\r\n";
+
+/** How one request hides another, and what each is refused for. */
+const smuggled: readonly (readonly [claim: string, bytes: string, code: string])[] = [
+  [
+    "a length and chunks",
+    post("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", `0\r\n\r\n${hidden}`),
+    "ambiguous_length",
+  ],
+  [
+    "chunks and a length",
+    post("Transfer-Encoding: chunked\r\nContent-Length: 50\r\n", `0\r\n\r\n${hidden}`),
+    "ambiguous_length",
+  ],
+  [
+    "two lengths that agree",
+    post("Content-Length: 1\r\nContent-Length: 1\r\n", `x${hidden}`),
+    "ambiguous_length",
+  ],
+  ["a list of lengths", post("Content-Length: 1, 1\r\n", `x${hidden}`), "ambiguous_length"],
+  [
+    "chunked twice",
+    post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", `0\r\n\r\n${hidden}`),
+    "ambiguous_length",
+  ],
+  [
+    "identity and chunked",
+    post("Transfer-Encoding: identity, chunked\r\n", `0\r\n\r\n${hidden}`),
+    "ambiguous_length",
+  ],
+  [
+    "chunks in HTTP/1.0",
+    post("Transfer-Encoding: chunked\r\n", `0\r\n\r\n${hidden}`).replace("HTTP/1.1", "HTTP/1.0"),
+    "ambiguous_length",
+  ],
+  [
+    "a space before the colon",
+    post("Transfer-Encoding : chunked\r\n", `0\r\n\r\n${hidden}`),
+    "bad_header",
+  ],
+  [
+    "a folded field",
+    post("X: y\r\n Transfer-Encoding: chunked\r\n", `0\r\n\r\n${hidden}`),
+    "bad_header",
+  ],
+  ["a bare LF", post("X: y\nTransfer-Encoding: chunked\r\n", `0\r\n\r\n${hidden}`), "bad_header"],
+  ["a bare CR", post("X: y\rTransfer-Encoding: chunked\r\n", `0\r\n\r\n${hidden}`), "bad_header"],
+  ["two hosts", post("Host: billing\r\n", ""), "bad_host"],
+  [
+    "a chunk size with a sign",
+    post("Transfer-Encoding: chunked\r\n", `+0\r\n\r\n${hidden}`),
+    "bad_chunk",
+  ],
+  [
+    "a chunk size in 0x",
+    post("Transfer-Encoding: chunked\r\n", `0x0\r\n\r\n${hidden}`),
+    "bad_chunk",
+  ],
+  [
+    "a chunk size that wraps",
+    post("Transfer-Encoding: chunked\r\n", `100000000000000000\r\n\r\n${hidden}`),
+    "bad_chunk",
+  ],
+  [
+    "a chunk longer than its size",
+    post("Transfer-Encoding: chunked\r\n", `1\r\nxy\r\n0\r\n\r\n${hidden}`),
+    "bad_chunk",
+  ],
+  [
+    "a bare LF behind a chunk size",
+    post("Transfer-Encoding: chunked\r\n", `1\nx\r\n0\r\n\r\n${hidden}`),
+    "bad_chunk",
+  ],
+  [
+    "a bare LF in a chunk extension",
+    post("Transfer-Encoding: chunked\r\n", `1;a\nb\r\nx\r\n0\r\n\r\n${hidden}`),
+    "bad_chunk",
+  ],
+  [
+    "a length in the trailers",
+    post("Transfer-Encoding: chunked\r\n", `0\r\nContent-Length: 9\r\n\r\n${hidden}`),
+    "bad_header",
+  ],
+];
+
+test("no request hides another: one refusal, one closed connection, no whole request behind it", async (t) => {
+  const { upstream, dial, world } = await startOneService(t);
+  for (const [claim, bytes, code] of smuggled) {
+    const before = world.hits.length;
+    const client = await dial();
+    client.send(bytes);
+    const response = await client.response();
+    assert.equal(fieldValue(response, "sallyport-refusal"), code, claim);
+    await client.ended;
+    assert.equal(client.rest.length, 0, claim);
+    assert.equal(world.hits.length, before + 1, claim);
+    client.close();
+  }
+  assert.equal(upstream.requests.length, 0);
+});
