@@ -2,26 +2,29 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { Command } from "commander";
-import { followHits, type HitFilter, queryHits } from "../../audit/hit-log/query.ts";
+import type { HitFilter } from "../../audit/hit-log/query.ts";
 import { ascii, listName } from "../../audit/hit-log/segment.ts";
-import { type LogProblem, type LogReport, verifyLog } from "../../audit/hit-log/verify.ts";
+import { verifyLog } from "../../audit/hit-log/verify.ts";
 import type { ChainHead } from "../../audit/recorder.ts";
 import { parseDuration } from "../../base/duration.ts";
+import { ApiRefused } from "../../control/client/client.ts";
+import type { HitVerdict } from "../../control/needs.ts";
 import type { Hit } from "../../model/hit.ts";
+import { type Context, findContext, withContext, withContextOption } from "../context.ts";
 import { Exit } from "../exit.ts";
+import { type HitSource, hitsFromControl, hitsFromFiles } from "../hit-source.ts";
+import { verdictOf } from "../log-verdict.ts";
 import { statePath } from "../open-state.ts";
 import { output, table } from "../output.ts";
 import { readSetting } from "../settings.ts";
 
-/** Where hits come from: files of this machine, or a control plane that asks its gates. */
-export type HitSource = {
-  /** The newest first, at most `filter.limit`. */
-  find(filter: HitFilter): AsyncIterable<Hit>;
-  /** Each hit from the call on, once. */
-  follow(filter: HitFilter): AsyncIterable<Hit>;
+type Place = {
+  readonly state?: string;
+  readonly dir?: string;
+  readonly context?: string;
+  readonly api?: string;
+  readonly remote?: boolean;
 };
-
-type Place = { readonly state?: string; readonly dir?: string };
 type Options = Place & {
   readonly follow?: boolean;
   readonly json?: boolean;
@@ -38,6 +41,8 @@ type Options = Place & {
 const limitByDefault = 1_000;
 const shownBeforeFollowing = 10;
 const limitMax = 100_000;
+/** A full log of 4 GiB at every gate, and then some. */
+const walkMaxMs = 15 * 60_000;
 const planes = ["data", "control", "join", "decoy"] as const;
 
 /** `sallyport hits` and `sallyport hits verify`. */
@@ -62,13 +67,15 @@ Examples:
   sallyport hits --follow --service orders
   sallyport hits --id k3f9x2abcd-17 --json
   sallyport hits verify
-The newest hit is the last line. Exit code: 0 shown, 1 --id found nothing, 2 wrong usage or no hit log there.`,
+  sallyport hits --context ops --refused
+The newest hit is the last line. Exit code: 0 shown, 1 --id found nothing or refused, 2 wrong usage or no hit log there,
+3 no control plane.`,
     )
     .action(show);
   hits.addCommand(
     place(new Command("verify"))
       .description("check that no line of the hit log was changed, removed or put in")
-      .option("--json", "print { ok, chains, problems } as JSON")
+      .option("--json", "print { ok, chains, problems, absent } as JSON")
       .option(
         "--anchors <file>",
         "heads that were kept elsewhere, a JSON array of { chain, sequence, head }: finds cut ends and chains computed anew",
@@ -79,7 +86,7 @@ The newest hit is the last line. Exit code: 0 shown, 1 --id found nothing, 2 wro
 Examples:
   sallyport hits verify
   sallyport hits verify --state /var/lib/sallyport --json
-Exit code: 0 whole, 1 broken, 2 wrong usage or no hit log there.`,
+Exit code: 0 whole, 1 broken or a gate could not be asked, 2 wrong usage or no hit log there, 3 no control plane.`,
       )
       .exitOverride()
       .action((_options, self: Command) => verify(self.optsWithGlobals())),
@@ -88,17 +95,49 @@ Exit code: 0 whole, 1 broken, 2 wrong usage or no hit log there.`,
 }
 
 function place(command: Command): Command {
-  return command
+  return withContextOption(command)
     .option(
       "--state <dir>",
       "the state directory (default: SALLYPORT_STATE, else .sallyport here or above)",
     )
-    .option("--dir <dir>", "one hit log's own directory, instead of all of a state directory");
+    .option("--dir <dir>", "one hit log's own directory, instead of all of a state directory")
+    .option(
+      "--remote",
+      "ask the control plane and all its gates, also where there are hit logs here",
+    );
+}
+
+/** Whether to ask control: when that was said, or when nothing lies here and a control plane is known. Throws `Exit`. */
+function asksControl({ api, context, dir, remote, state }: Place): boolean {
+  const isSaid = remote === true || context !== undefined || api !== undefined;
+  const isFiles = dir !== undefined || state !== undefined;
+  if (isSaid && isFiles)
+    throw new Exit(
+      2,
+      "--state and --dir read files, --context and --remote ask a control plane",
+      "leave one of them out",
+    );
+  return isSaid || (!isFiles && logsIn(nearestState()).length === 0 && isContextKnown());
+}
+
+function isContextKnown(): boolean {
+  try {
+    findContext(undefined);
+    return true;
+  } catch (cause) {
+    if (cause instanceof Exit) return false;
+    throw cause;
+  }
 }
 
 async function show(options: Options): Promise<void> {
   const filter = filterOf(options);
-  const source = filesSource(hitDirs(options));
+  if (asksControl(options))
+    await withContext(options, (context) => showFrom(hitsFromControl(context), filter, options));
+  else await showFrom(hitsFromFiles(hitDirs(options)), filter, options);
+}
+
+async function showFrom(source: HitSource, filter: HitFilter, options: Options): Promise<void> {
   if (options.follow) return await follow(source, filter, options);
   const hits = await collect(source.find(filter));
   hits.reverse();
@@ -114,7 +153,7 @@ async function follow(source: HitSource, filter: HitFilter, options: Options): P
   process.stdout.on("error", () => process.exit(0));
   const limit = options.limit || options.since ? filter.limit : shownBeforeFollowing;
   // Opened first: a hit that comes while the old ones are read is in both, and shown once.
-  const coming = source.follow(withoutLimit(filter));
+  const coming = await source.follow(withoutLimit(filter));
   const before = await collect(source.find({ ...filter, ...(limit && { limit }) }));
   const shown = new Set(before.map(({ id }) => id));
   const print = (hit: Hit): void =>
@@ -123,25 +162,68 @@ async function follow(source: HitSource, filter: HitFilter, options: Options): P
   for await (const hit of coming) if (!shown.delete(hit.id)) print(hit);
 }
 
-async function verify(options: Place & { json?: boolean; anchors?: string }): Promise<void> {
-  const report = await verifyLog(hitDirs(options), readAnchors(options.anchors));
-  if (options.json) output.line(asciiJson(report));
-  else printReport(report, options.anchors !== undefined);
+async function verify(
+  options: Place & { readonly json?: boolean; readonly anchors?: string },
+): Promise<void> {
+  const { anchors, dir, json } = options;
+  if (asksControl(options)) {
+    if (anchors !== undefined)
+      throw new Exit(2, "--anchors is for files", "control holds the anchors of all its gates");
+    return await withContext(options, async (context) =>
+      tellVerdict(await verdictFrom(context.call), json === true),
+    );
+  }
+  const dirs = hitDirs(options);
+  const told =
+    dir === undefined && anchors === undefined
+      ? await verdictBeside(options.state ?? nearestState())
+      : undefined;
+  if (told !== undefined && typeof told !== "string") return tellVerdict(told, json === true);
+  const report = await verifyLog(dirs, readAnchors(anchors));
+  if (json) output.line(asciiJson({ ...report, absent: [] }));
+  else printVerdict({ ...verdictOf(report), absent: [] });
+  if (typeof told === "string")
+    output.note(`read without the heads that control keeps, because ${plain(told)}`);
+  if (anchors === undefined)
+    output.note("hint: without anchors, lines cut from the very end are not missed");
   if (!report.ok) process.exitCode = 1;
 }
 
-function printReport(report: LogReport, isAnchored: boolean): void {
-  const chains = report.chains.filter(({ lines, ok }) => lines > 0 || !ok);
-  for (const problem of report.problems)
+async function verdictFrom(ask: Context["ask"]): Promise<HitVerdict> {
+  const { body } = await ask("GET", "/v1/hits/verify", { timeoutMs: walkMaxMs });
+  return body as HitVerdict;
+}
+
+/** What the control process of this state directory finds, which holds anchors; else a sentence that says why it was not asked. */
+async function verdictBeside(home: string): Promise<HitVerdict | string> {
+  const admin = join(home, "admin");
+  if (!existsSync(join(admin, "context.json"))) return "there is no administrator in this state";
+  try {
+    return await withContext({ context: admin }, ({ ask }) => verdictFrom(ask));
+  } catch (cause) {
+    if (cause instanceof Exit || cause instanceof ApiRefused) return cause.message;
+    throw cause;
+  }
+}
+
+function tellVerdict(verdict: HitVerdict, isJson: boolean): void {
+  if (isJson) output.line(asciiJson(verdict));
+  else printVerdict(verdict);
+  for (const gate of verdict.absent)
+    output.note(`gate ${plain(gate)} could not be asked: its hit log was not verified`);
+  if (!verdict.ok || verdict.absent.length > 0) process.exitCode = 1;
+}
+
+function printVerdict({ ok, chains, problems }: HitVerdict): void {
+  for (const problem of problems)
     output.line(
-      `${whereIs(problem)}: ${output.paint("red", problem.kind)}: ${plain(problem.says)}`,
+      `${plain(whereIs(problem))}: ${output.paint("red", plain(problem.kind))}: ${plain(problem.says)}`,
     );
-  const rows = chains.map((chain) => [
-    chain.chain,
-    chain.writer
-      ? plain([chain.writer.process, chain.writer.name, chain.writer.worker].join(" ").trim())
-      : "",
-    chain.kind ?? "",
+  const shown = chains.filter((chain) => chain.lines > 0 || !chain.ok);
+  const rows = shown.map((chain) => [
+    plain(chain.chain),
+    plain(chain.writer ?? chain.gate ?? ""),
+    plain(chain.kind ?? ""),
     `${chain.lines}`,
     chain.lines > 0 ? `${chain.first}-${chain.last}` : "",
     chain.ok ? output.paint("green", "whole") : output.paint("red", "broken"),
@@ -155,25 +237,14 @@ function printReport(report: LogReport, isAnchored: boolean): void {
   ]);
   if (rows.length > 0)
     output.line(table(rows, ["CHAIN", "WRITER", "KIND", "LINES", "IDS", "STATE", ""]));
-  const lines = chains.reduce((sum, chain) => sum + chain.lines, 0);
-  if (report.ok)
-    output.line(`${lines} lines in ${chains.length} chains: none changed, removed or put in`);
-  else
-    output.note(`error: the hit log is not what was written: ${report.problems.length} problems`);
-  if (!isAnchored)
-    output.note("hint: without --anchors, lines cut from the very end are not missed");
+  const lines = shown.reduce((sum, chain) => sum + chain.lines, 0);
+  if (ok) output.line(`${lines} lines in ${shown.length} chains: none changed, removed or put in`);
+  else output.note(`error: the hit log is not what was written: ${problems.length} problems`);
 }
 
-function whereIs({ chain, file, line }: LogProblem): string {
-  return file === undefined ? chain : line === undefined ? file : `${file}:${line}`;
-}
-
-/** Reads the files of this machine. */
-function filesSource(dirs: readonly string[]): HitSource {
-  return {
-    find: (filter) => queryHits(dirs, filter),
-    follow: (filter) => followHits(dirs, filter),
-  };
+function whereIs({ chain, file, gate, line }: HitVerdict["problems"][number]): string {
+  const at = file === undefined ? chain : line === undefined ? file : `${file}:${line}`;
+  return gate === undefined ? at : `gate ${gate} ${at}`;
 }
 
 /** The hit logs of control and of every gate that keeps its state here. Throws `Exit`. */
@@ -187,10 +258,7 @@ function hitDirs({ dir, state }: Place): string[] {
     );
   }
   const home = state ?? nearestState();
-  const gates = join(home, "gates");
-  const names = existsSync(gates) ? readdirSync(gates).sort() : [];
-  const dirs = [join(home, "control", "hits"), ...names.map((name) => join(gates, name, "hits"))];
-  const found = dirs.filter((path) => existsSync(join(path, listName)));
+  const found = logsIn(home);
   if (found.length > 0) return found;
   throw new Exit(
     2,
@@ -199,6 +267,13 @@ function hitDirs({ dir, state }: Place): string[] {
       : `there is no hit log in ${home}`,
     "sallyport up makes one; name its state directory with --state",
   );
+}
+
+function logsIn(home: string): string[] {
+  const gates = join(home, "gates");
+  const names = existsSync(gates) ? readdirSync(gates).sort() : [];
+  const dirs = [join(home, "control", "hits"), ...names.map((name) => join(gates, name, "hits"))];
+  return dirs.filter((path) => existsSync(join(path, listName)));
 }
 
 function nearestState(): string {
@@ -277,13 +352,13 @@ function row(hit: Hit): string[] {
     timeOf(hit.at),
     output.paint(
       colour[hit.decision] ?? "yellow",
-      hit.decision === "allowed" ? "ok" : hit.decision,
+      hit.decision === "allowed" ? "ok" : plain(hit.decision),
     ),
     plain(whoIs(hit)),
     plain(whatIs(hit)),
     hit.status ? `${hit.status}` : "",
     plain(hit.code ?? hit.rule ?? ""),
-    hit.id,
+    plain(hit.id),
   ];
 }
 
