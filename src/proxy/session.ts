@@ -240,6 +240,10 @@ export class Session implements Client {
     this.#socket.uncork();
   }
 
+  pauseRequest(): void {
+    this.#socket.pause();
+  }
+
   resumeRequest(): void {
     if (this.#parser.buffered === 0 && !this.#closed) this.#socket.resume();
   }

@@ -23,7 +23,7 @@ services:
   orders:
     owner: shop
     upstreams: ["127.0.0.1:${port}"]
-    timeouts: { responseHead: 2s, idle: 2s }
+    timeouts: { connect: 5s, responseHead: 2s, idle: 2s }
     allow:
       - { id: shared, from: [web, app], paths: ["/s/**"] }
       - { id: web, from: web, paths: ["/web/**"] }
@@ -59,7 +59,13 @@ test("whatever callers and services say, each caller gets the answers to its own
     t.diagnostic(
       `${total} requests on ${talks.length} connections from seed ${seed}; the service saw ${upstream.seen.length} on ${upstream.connections}; refused ${JSON.stringify(refusals)}`,
     );
-    assert.deepEqual(talks.flatMap((talk) => talk.complaints).slice(0, 5), [], "what callers read");
+    const complaints = talks.flatMap((talk) => talk.complaints).slice(0, 5);
+    const explained = complaints.map((complaint) => {
+      const token = /[wa]\d+x\d+z/.exec(complaint)?.[0] ?? "-";
+      const hit = world.hits.find(({ path }) => path?.includes(token));
+      return `${complaint} [${hit?.code} ${hit?.detail}]`;
+    });
+    assert.deepEqual(explained, [], "what callers read");
     assert.deepEqual(upstream.complaints.slice(0, 5), [], "what the service was sent");
 
     await until("every session ends", () => world.plane.counters().connections === 0, 15_000);

@@ -4,6 +4,7 @@ import type { ResponseHead } from "../../wire/http1/response-parser.ts";
 import type { Permit } from "../authorize/permit.ts";
 import { bounds } from "../bounds.ts";
 import type { Pending } from "../record/outbox.ts";
+import { Gathered } from "./gathered.ts";
 import { type Fate, fate, requestFate, responseFate } from "./hygiene.ts";
 import type { Origins, Taken } from "./origins.ts";
 import { requestHead } from "./request-head.ts";
@@ -17,6 +18,8 @@ export type Client = {
   /** Writes to the client; false: wait for `Exchange.onClientDrain`. */
   write(data: Buffer | string): boolean;
   together(write: () => void): void;
+  /** No more of the request's body, until `resumeRequest`. */
+  pauseRequest(): void;
   /** The request's body may flow again. */
   resumeRequest(): void;
   /** Whether the response must say that the connection ends. */
@@ -56,6 +59,8 @@ export class Exchange implements ResponseSink, Pending {
   #cancelTake: (() => void) | undefined;
   #taken: Taken | undefined;
   #waitingBody: Buffer[] = [];
+  readonly #gatheredIn = new Gathered();
+  readonly #gatheredOut = new Gathered();
   #requestDone = false;
   // Both are read off the clock by `sweep`, not here: a request would pay for a dozen looks that nobody needs.
   #requestEndedMs: number | undefined;
@@ -118,15 +123,32 @@ export class Exchange implements ResponseSink, Pending {
     this.bytesIn += chunk.length;
     this.#hasMoved = true;
     if (this.#over) return true;
-    const taken = this.#taken;
-    if (taken === undefined) {
-      this.#waitingBody.push(chunk);
-      return false;
+    if (chunk.length >= Gathered.smallBytes || this.head.body !== "chunked") {
+      this.#flushRequest();
+      return this.#passRequest(chunk);
     }
-    return this.#sendBody(taken, chunk);
+    if (this.#gatheredIn.isEmpty) queueMicrotask(this.#flushRequest);
+    else if (!this.#gatheredIn.hasRoom) this.#flushRequest();
+    this.#gatheredIn.add(chunk);
+    return true;
+  }
+
+  /** Passes small parts on together: at the end of the read that brought them, and before what must not overtake them. */
+  readonly #flushRequest = (): void => {
+    if (this.#gatheredIn.isEmpty) return;
+    const joined = this.#gatheredIn.take();
+    if (!this.#over && !this.#passRequest(joined)) this.#client.pauseRequest();
+  };
+
+  #passRequest(chunk: Buffer): boolean {
+    const taken = this.#taken;
+    if (taken !== undefined) return this.#sendBody(taken, chunk);
+    this.#waitingBody.push(chunk);
+    return false;
   }
 
   requestEnd(trailers: readonly string[] | undefined): void {
+    this.#flushRequest();
     this.#requestDone = true;
     this.#hasMoved = true;
     if (this.#taken !== undefined) this.#sendEnd(this.#taken, trailers);
@@ -209,16 +231,34 @@ export class Exchange implements ResponseSink, Pending {
     this.#hasMoved = true;
     this.bytesOut += chunk.length;
     if (this.#framing === "none") return;
-    if (this.#released) {
-      if (!this.#sendChunk(Buffer.from(chunk))) this.#taken?.connection.pause();
+    if (chunk.length >= Gathered.smallBytes || this.#framing === "length") {
+      this.#flushResponse();
+      this.#passResponse(Buffer.from(chunk)); // the connection reuses the memory behind it
       return;
     }
-    this.#outBody.push(Buffer.from(chunk)); // the connection reuses the memory behind it
+    if (this.#gatheredOut.isEmpty) queueMicrotask(this.#flushResponse);
+    else if (!this.#gatheredOut.hasRoom) this.#flushResponse();
+    this.#gatheredOut.add(chunk);
+  }
+
+  readonly #flushResponse = (): void => {
+    if (this.#gatheredOut.isEmpty) return;
+    const joined = this.#gatheredOut.take();
+    if (!this.#over) this.#passResponse(joined);
+  };
+
+  #passResponse(chunk: Buffer): void {
+    if (this.#released) {
+      if (!this.#sendChunk(chunk)) this.#taken?.connection.pause();
+      return;
+    }
+    this.#outBody.push(chunk);
     this.#outBytes += chunk.length;
     if (this.#outBytes > bounds.pendingBytes) this.#taken?.connection.pause();
   }
 
   onResponseEnd(trailers: readonly string[] | undefined): void {
+    this.#flushResponse();
     this.#responseDone = true;
     this.#responseTrailers = trailers;
     const taken = this.#taken;
