@@ -363,7 +363,7 @@ const rows: readonly Row[] = [
 for (const [claim, code, recipe, by = data.issuing, change] of rows)
   test(`refused: ${claim}`, async () => {
     const { cert } = await make(recipe, by ?? undefined);
-    const verdict = await judgePeer({
+    const verdict = judgePeer({
       leaf: cert,
       chain: [data.issuing.cert],
       opensslSays: undefined,

@@ -187,6 +187,10 @@ subscription = await startSubscription({
   },
   onQuery: (filter) => pages(queryHits(hitsDir, filter)),
   onVerify: async (kept) => verdictOf(await verifyLog([hitsDir], kept)),
+  onRenew() {
+    dataRenewal.soon();
+    controlRenewal.soon();
+  },
   onControlHeads: (heads) => {
     anchors = heads;
   },
@@ -206,7 +210,10 @@ const second = setInterval(() => {
   warnWhenStale();
 }, 1_000);
 const follower = setInterval(() => {
-  if (register !== undefined) void doors.follow(register, pool);
+  if (register !== undefined)
+    doors
+      .follow(register, pool)
+      .catch((cause: unknown) => log.error({ err: String(cause) }, "doors"));
 }, followEveryMs);
 // Under `up`, control invites a gate again whose machine slept past the end of its leaves: they are taken up by starting anew.
 link.on("token", () => {

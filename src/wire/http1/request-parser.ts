@@ -373,6 +373,7 @@ export class RequestParser extends Intake {
         case field.http2Settings:
           upgrade = true;
           break;
+        default: // says nothing about framing, the host or the connection
       }
     }
     if (chunked && length >= 0)

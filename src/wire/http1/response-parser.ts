@@ -318,6 +318,7 @@ export class ResponseParser extends Intake {
         case field.keepAlive:
           keepAliveTimeoutSeconds ??= readKeepAliveTimeout(value);
           break;
+        default: // says nothing about framing or the connection
       }
     }
     const wrong = judgeFraming(status, minor, chunked, length);
