@@ -92,6 +92,8 @@ export type PublishNeeds = {
   readonly keys: () => readonly KeyAnnouncement[];
   /** Control's own chain heads, anchored at every gate once a second. */
   readonly heads: () => readonly ChainHead[];
+  /** Whether a gate that has just connected was given its leaf before an authority last changed. Default: none was. */
+  readonly isOutdated?: (gate: FeedPeer) => boolean;
   readonly onHeads: (gate: string, heads: readonly ChainHead[]) => void;
   readonly onWarning: (gate: string, warning: Warning) => void;
 };
@@ -109,6 +111,8 @@ export type SubscribeNeeds = {
   ) => string | undefined | Promise<string | undefined>;
   /** Cuts what is revoked, ahead of any snapshot; `done` is called once no worker admits it any more. */
   readonly onRevocation: (revocation: Revocation, done: () => void) => void;
+  /** Control has changed an authority: both leaves should be renewed now. */
+  readonly onRenew?: () => void;
   /** Pages of matching hits, newest first. Closed early when nobody wants more. */
   readonly onQuery: (filter: HitFilter) => AsyncIterable<readonly Hit[]>;
   /** Walks this gate's whole hit log and holds it against heads that lay elsewhere. Not called twice at once. */

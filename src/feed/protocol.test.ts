@@ -13,6 +13,7 @@ const downs: Down[] = [
     revocation: { principal: "gate/g-1", serial: "0a", lineage: "0b", at: 1 },
   },
   { type: "key", announcement: { successor: "AA", by: "AA", signature: "AA" } },
+  { type: "renew" },
   { type: "control-heads", heads: [{ chain: "abc", sequence: 1, head: "00" }] },
   { type: "hits.query", id: 1, filter: { caller: "service/web", sinceMs: 1, limit: 10 } },
   { type: "hits.more", id: 1 },

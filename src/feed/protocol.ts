@@ -30,6 +30,8 @@ export type Down =
   | { readonly type: "snapshot"; readonly signed: SignedSnapshot }
   | { readonly type: "revoke"; readonly sequence: number; readonly revocation: Revocation }
   | { readonly type: "key"; readonly announcement: KeyAnnouncement }
+  /** An authority has changed: the gate should ask for new leaves, and roots with them, before their time. */
+  | { readonly type: "renew" }
   | { readonly type: "control-heads"; readonly heads: readonly ChainHead[] }
   /** Asks for the first page; `hits.more` for each one after it; `hits.stop` says that no more are wanted. */
   | { readonly type: "hits.query"; readonly id: number; readonly filter: HitFilter }
@@ -192,6 +194,7 @@ const down: z.ZodType<Down> = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("snapshot"), signed: signedShape }),
   z.strictObject({ type: z.literal("revoke"), sequence: count, revocation: revocationShape }),
   z.strictObject({ type: z.literal("key"), announcement: announcementShape }),
+  z.strictObject({ type: z.literal("renew") }),
   z.strictObject({ type: z.literal("control-heads"), heads }),
   z.strictObject({ type: z.literal("hits.query"), id: count, filter }),
   z.strictObject({ type: z.literal("hits.more"), id: count }),

@@ -214,10 +214,17 @@ const needs: Needs = {
       trust = readTrust();
       await ownLeaf.refresh(); // and with it both doors
       await adminLeaf?.refresh();
+      // Both planes are often turned in one call: told once, after the last.
+      rotatedMs = clock();
+      clearTimeout(telling);
+      telling = setTimeout(() => publisher?.renewAll(), 250);
       return { plane, ...state };
     },
   },
 };
+/** When an authority last took a step while this process ran: gates with older leaves are asked to renew. */
+let rotatedMs = 0;
+let telling: NodeJS.Timeout | undefined;
 const app = createApp({ store, registry, needs, notes });
 
 /** Ports that the system chose: gates and operators look for control where it was before it was killed. */
@@ -310,6 +317,10 @@ publisher = createPublisher({
     }
   },
   onWarning: (_gate, warning) => raise(warning),
+  isOutdated({ name, notAfterMs }) {
+    const issuedMs = notAfterMs - leafMs(principalOf({ trustDomain, kind: "gate", name }));
+    return issuedMs < rotatedMs;
+  },
 });
 
 await Promise.all([controlDoor.follow(standing()), joinDoor.follow(standing())]);

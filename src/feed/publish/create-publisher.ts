@@ -70,6 +70,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
           // The snapshot may be older than these, and is never to undo one: they go ahead of it.
           for (const open of ledger.openFor(peer.name))
             connection.sendRevocation(open.sequence, open.revocation);
+          if (options.isOutdated?.(peer)) connection.sendRenew();
           const latest = options.latest();
           if (latest) connection.sendSnapshot(lineOf(latest));
           connection.sendHeads(options.heads());
@@ -157,6 +158,10 @@ export function createPublisher(options: PublisherOptions): Publisher {
 
     announce(announcement: KeyAnnouncement) {
       for (const connection of connections.values()) connection.sendKey(announcement);
+    },
+
+    renewAll() {
+      for (const connection of connections.values()) connection.sendRenew();
     },
 
     gates: () => book.list(new Set(options.enrolled()), (name) => connections.get(name)?.heardMs()),

@@ -133,6 +133,9 @@ export function openGateConnection(
     sendKey(announcement) {
       send(encode({ type: "key", announcement }));
     },
+    sendRenew() {
+      send(encode({ type: "renew" }));
+    },
     sendHeads(list) {
       if (list.length === 0) return;
       heads = encode({ type: "control-heads", heads: list });
@@ -236,6 +239,7 @@ export type GateConnection = {
   sendSnapshot(line: string): void;
   sendRevocation(sequence: number, revocation: Revocation): void;
   sendKey(announcement: KeyAnnouncement): void;
+  sendRenew(): void;
   sendHeads(heads: readonly ChainHead[]): void;
   /** Asks page by page: a page is only sent when it was asked for. */
   query(filter: HitFilter): HitCursor;

@@ -28,6 +28,8 @@ export type Publisher = {
   confirmed(target: Pick<Running, "epoch" | "version">, waitMs: number): Promise<Confirmation>;
   /** Announces a new snapshot key to the connected gates; `keys()` must return it from now on. */
   announce(announcement: KeyAnnouncement): void;
+  /** Tells every connected gate that an authority has changed. One that is away is judged by `isOutdated` when it comes. */
+  renewAll(): void;
   /** Every enrolled gate by name, connected or not. */
   gates(): readonly GateStatus[];
   /** Asks the named gates (default: every enrolled one) for hits and merges their pages, newest first. */

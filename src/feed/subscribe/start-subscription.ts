@@ -110,6 +110,9 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
         });
         break;
       }
+      case "renew":
+        options.onRenew?.();
+        break;
       case "control-heads":
         options.onControlHeads(message.heads);
         break;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync, statSync, truncateSync } from "node:fs";
+import { once } from "node:events";
+import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
@@ -85,4 +86,53 @@ test("hits --follow through control shows each hit once, over a death of control
   await until("the last is shown", () => shown.includes("/orders/last"), 20_000);
   const expected = ["before", ...[..."01234"].flatMap((i) => [`a${i}`, `b${i}`]), "last"];
   assert.deepEqual(shown.toSorted(), expected.map((name) => `/orders/${name}`).toSorted());
+});
+
+test("a gate elsewhere shows its hits and walks its own log; one that is away is named", async (t) => {
+  const world = await startSystemWorld(t, { workers: 1 });
+  const tokenFile = join(world.dir, "far.token");
+  const made = await world.cli("token", "create", "--gate", "far", "--out", tokenFile);
+  assert.equal(made.code, 0, made.stderr);
+  const state = join(world.dir, "far-state");
+  const args = ["gate", "--name", "far", "--join-token-file", tokenFile, "--state", state];
+  const far = spawn(process.execPath, [mainFile, ...args], { cwd: world.dir, stdio: "ignore" });
+  const gone = once(far, "exit");
+  world.beforeClose.push(async () => {
+    far.kill("SIGTERM");
+    await gone;
+  });
+  const connected = async () => {
+    const { gates } = JSON.parse((await world.cli("status", "--json")).stdout);
+    return gates.some(
+      (gate: { name: string; connected: boolean }) => gate.name === "far" && gate.connected,
+    );
+  };
+  await until("the other gate is connected", connected, 20_000);
+  const verdict = await world.cli("hits", "verify", "--json");
+  assert.equal(verdict.code, 0, verdict.stdout + verdict.stderr);
+  const { chains, absent } = JSON.parse(verdict.stdout);
+  assert.deepEqual(absent, []);
+  assert.ok(
+    chains.some(({ gate, lines }: { gate?: string; lines: number }) => gate === "far" && lines > 0),
+  );
+
+  const logs = join(state, "gates", "far", "hits");
+  const [file = ""] = readdirSync(logs, { recursive: true, encoding: "utf8" })
+    .filter((name) => /\d{12}\.jsonl$/.test(name))
+    .map((name) => join(logs, name))
+    .filter((name) => /"action":"start"/.test(readFileSync(name, "utf8")));
+  const text = readFileSync(file, "utf8");
+  writeFileSync(file, text.replace('"action":"start"', '"action":"stArt"'));
+  const broken = await world.cli("hits", "verify");
+  assert.equal(broken.code, 1, broken.stdout + broken.stderr);
+  assert.match(broken.stdout, /gate far [a-z2-7]+\/\d+\.jsonl:\d+: changed/);
+
+  far.kill("SIGTERM");
+  await gone;
+  await until("control noticed", async () => !(await connected()));
+  const away = await world.cli("hits", "verify");
+  assert.equal(away.code, 1, "what was not looked at is not whole");
+  assert.match(away.stderr, /gate far could not be asked/);
+  const hits = await world.cli("hits", "--limit", "5");
+  assert.match(hits.stderr, /gate far could not be asked/);
 });
