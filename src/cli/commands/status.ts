@@ -121,12 +121,13 @@ function printGates({ gates }: Status, now: number): void {
       state,
       `snapshot ${running}${behind}`,
       since,
-      gate.addresses.join(" "),
+      plain(gate.addresses.join(" ")),
     ];
   });
   output.line(table(rows));
   for (const { name, problem } of gates)
-    if (problem) output.line(`  ${name} refused a snapshot (${problem.code}): ${problem.message}`);
+    if (problem)
+      output.line(`  ${name} refused a snapshot (${problem.code}): ${plain(problem.message)}`);
 }
 
 function printIdentities({ identities }: Status, now: number): void {
@@ -169,10 +170,10 @@ function printRest({ authorities, notes, warnings }: Status, now: number): void 
   if (notes.length === 0) return;
   output.line();
   output.line(output.paint("bold", "to know"));
-  for (const note of notes) output.line(`  ${note}`);
+  for (const note of notes) output.line(`  ${plain(note)}`);
 }
 
-/** Warnings quote what strangers sent: shown, never obeyed. */
+/** Warnings quote what strangers sent, gates say what they like: shown, never obeyed. */
 function plain(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}]/gu, "?");
+  return text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu, "?");
 }
