@@ -103,6 +103,7 @@ const slips: [what: string, args: string[], code: number, says: RegExp][] = [
   ["no control plane known", ["status"], 3, /hint: start one with sallyport up/],
   ["no hit log", ["hits"], 2, /no \.sallyport here or above[\s\S]*hint: sallyport up/],
   ["nobody to ask", ["init"], 2, /hint: say --service/],
+  ["no such port", ["init", "--service", "a=99999"], 2, /1 to 65535[\s\S]*hint: --service a=9001/],
   ["no token", ["enroll", "--out", "x"], 2, /hint: make one with sallyport token create/],
 ];
 for (const [what, args, code, says] of slips)
@@ -124,13 +125,13 @@ test("completions offer every command and none of the hidden options", async () 
 });
 
 test("a terminal gets colours, and none where NO_COLOR is set", async (t) => {
-  const hasScript = spawnSync("script", ["--version"]).status === 0;
-  if (!hasScript) return t.skip("needs script(1) to make a terminal");
+  const terminal = "script"; // script(1) runs a command in a terminal of its own
+  if (spawnSync(terminal, ["--version"]).status !== 0) return t.skip("needs script(1)");
   const folder = mkdtempSync(join(tmpdir(), "sallyport-help-"));
   t.after(() => rmSync(folder, { recursive: true }));
   const typed = (line: string) => `${process.execPath} ${launcher} ${line}`;
   const inTerminal = (line: string, env: Record<string, string> = {}) =>
-    spawnSync("script", ["-qec", typed(line), "/dev/null"], {
+    spawnSync(terminal, ["-qec", typed(line), "/dev/null"], {
       cwd: folder,
       env: { ...process.env, TERM: "xterm", NO_COLOR: undefined, FORCE_COLOR: undefined, ...env },
       encoding: "utf8",

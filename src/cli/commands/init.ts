@@ -113,6 +113,11 @@ function readServices(texts: readonly string[]): FirstRegister["services"] {
     const name = checked(at < 0 ? each : each.slice(0, at), isName, "--service");
     const target = at < 0 ? undefined : each.slice(at + 1);
     if (target === undefined) return { name };
+    if (
+      target === "" ||
+      (/^\d+$/.test(target) && !(Number(target) >= 1 && Number(target) <= 65_535))
+    )
+      throw new Exit(2, `${each}: a port is a number from 1 to 65535`, `--service ${name}=9001`);
     return { name, upstream: /^\d+$/.test(target) ? `127.0.0.1:${target}` : target };
   });
   const twice = services.find(

@@ -1,6 +1,6 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { splitHostPort } from "../../base/address.ts";
 import type { Endpoint } from "../../base/guard.ts";
 import { createControlClient } from "../../control/client/client.ts";
@@ -142,6 +142,7 @@ function printWarnings(said: readonly string[]): void {
 
 function printNext(dir: string, data: Endpoint): void {
   const as = join(dir, "web");
+  const sallyport = howItWasStarted();
   output.line(`
 It stays up until Ctrl-C. In another terminal, call a service as web:
 
@@ -150,13 +151,20 @@ It stays up until Ctrl-C. In another terminal, call a service as web:
 
 What was recorded, and that nothing in it was changed:
 
-  npx sallyport hits --dir ${dir}/.sallyport --limit 20
-  npx sallyport hits verify --dir ${dir}/.sallyport
+  ${sallyport} hits --state ${dir}/.sallyport --limit 20
+  ${sallyport} hits verify --state ${dir}/.sallyport
 
 Why a call is allowed or refused (the register is ${dir}/${fileName}):
 
-  npx sallyport explain web DELETE orders/orders/7 --file ${dir}/${fileName}
+  ${sallyport} explain web DELETE orders/orders/7 --file ${dir}/${fileName}
 `);
+}
+
+/** The command that works when pasted into another terminal in this directory; never one that a registry would be asked for. */
+function howItWasStarted(): string {
+  const path = relative(process.cwd(), process.argv[1] ?? "");
+  if (path === join("bin", "sallyport.js")) return `node ${path}`;
+  return path === join("node_modules", ".bin", "sallyport") ? "npx sallyport" : "sallyport";
 }
 
 function endpoint(text: string | undefined): Endpoint {
