@@ -112,6 +112,7 @@ export class Exchange implements ResponseSink, Pending {
   start(origins: Origins): void {
     const cancel = origins.take(
       this.permit.target.port,
+      this.permit.caller.name,
       (taken) => this.#begin(taken),
       (refusal) => this.#refuse(refusal),
     );
@@ -397,6 +398,8 @@ export class Exchange implements ResponseSink, Pending {
     this.#taken = taken;
     this.upstream = taken.connection.address;
     this.#hasMoved = true;
+    if (this.head.body === "chunked" || this.head.contentLength > 0)
+      taken.connection.bodyOf = this.permit.caller.name;
     taken.connection.begin(this.head.method, this);
     const waiting = this.#waitingBody;
     this.#waitingBody = [];

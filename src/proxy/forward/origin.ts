@@ -9,6 +9,8 @@ import { UpstreamConnection } from "./upstream-connection.ts";
 
 /** A request that waits for a connection. */
 type Waiting = {
+  /** Name of the service that asks. */
+  readonly caller: string;
   readonly connectMs: number;
   ready(connection: UpstreamConnection): void;
   failed(refusal: Refusal): void;
@@ -62,11 +64,11 @@ export class Origin {
    * `upstream_forbidden` or `overloaded`. The function returned takes the wish back.
    */
   take(
-    connectMs: number,
+    for_: { readonly caller: string; readonly connectMs: number },
     ready: (connection: UpstreamConnection) => void,
     failed: (refusal: Refusal) => void,
   ): () => void {
-    const resting = this.rested();
+    const resting = this.rested(for_.caller);
     if (resting !== undefined) {
       ready(resting);
       return () => undefined;
@@ -75,8 +77,10 @@ export class Origin {
       failed(new Refusal("overloaded", `${this.#waiting.length} requests wait for ${this.name}`));
       return () => undefined;
     }
-    const waiting: Waiting = { connectMs, ready, failed, cancelled: false };
+    const waiting: Waiting = { ...for_, ready, failed, cancelled: false };
     this.#waiting.push(waiting);
+    // What rests may only carry others: the oldest of it makes room.
+    if (this.#isFull) this.#idle[0]?.destroy();
     this.#dialMore();
     return () => {
       waiting.cancelled = true;
@@ -85,15 +89,19 @@ export class Origin {
     };
   }
 
-  /** A connection that rests and may be used now; it is the caller's until `give`. Undefined when there is none. */
-  rested(): UpstreamConnection | undefined {
+  /** A connection that rests and may carry this caller's request now; its until `give`. Undefined when there is none. */
+  rested(caller: string): UpstreamConnection | undefined {
     const now = this.#clock();
-    for (;;) {
-      const connection = this.#idle.pop(); // the one used last: the others may go to rest
-      if (connection === undefined) return undefined;
+    // The one used last: the others may go to rest.
+    for (let at = this.#idle.length - 1; at >= 0; at--) {
+      const connection = this.#idle[at] as UpstreamConnection;
+      if (!connection.mayCarry(caller)) continue;
+      if (at === this.#idle.length - 1) this.#idle.pop();
+      else this.#idle.splice(at, 1);
       if (connection.reusable && connection.idleUntilMs > now) return connection;
       connection.destroy();
     }
+    return undefined;
   }
 
   /** Gives a connection back after an exchange. */
@@ -102,9 +110,15 @@ export class Origin {
       connection.destroy();
       return;
     }
-    const next = this.#waiting.shift();
+    const at = this.#waiting.findIndex(({ caller }) => connection.mayCarry(caller));
+    const [next] = at < 0 ? [] : this.#waiting.splice(at, 1);
     if (next !== undefined) {
       next.ready(connection);
+      return;
+    }
+    // Others wait, for whom it is not fit: where there is no room for another, it makes room.
+    if (this.#waiting.length > 0 && this.#isFull) {
+      connection.destroy();
       return;
     }
     const said = connection.keepAliveSeconds;
@@ -150,12 +164,12 @@ export class Origin {
     this.#dialMore();
   }
 
+  get #isFull(): boolean {
+    return this.#open.size + this.#dialling >= bounds.upstreamConnections;
+  }
+
   #dialMore(): void {
-    while (
-      !this.#closed &&
-      this.#dialling < this.#waiting.length &&
-      this.#open.size + this.#dialling < bounds.upstreamConnections
-    )
+    while (!this.#closed && this.#dialling < this.#waiting.length && !this.#isFull)
       this.#dial(this.#waiting[this.#dialling]?.connectMs ?? 1_000);
   }
 

@@ -34,12 +34,13 @@ export class Origins {
    */
   take(
     port: CompiledPort,
+    caller: string,
     ready: (taken: Taken) => void,
     failed: (refusal: Refusal) => void,
   ): () => void {
     const origins = this.#of(port);
     const only = origins.length === 1 ? origins[0] : undefined;
-    const resting = only?.rested();
+    const resting = only?.rested(caller);
     // Nearly every request: one upstream, and a connection that rests.
     if (only !== undefined && resting !== undefined) {
       ready({ connection: resting, origin: only });
@@ -55,7 +56,7 @@ export class Origins {
       }
       tried.add(origin);
       cancel = origin.take(
-        port.timeouts.connectMs,
+        { caller, connectMs: port.timeouts.connectMs },
         (connection) => ready({ connection, origin }),
         next,
       );

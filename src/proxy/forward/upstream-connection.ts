@@ -37,6 +37,8 @@ export class UpstreamConnection {
   keepAliveSeconds: number | undefined;
   /** Pool's business: when it may no longer be used, monotonic ms. */
   idleUntilMs = 0;
+  /** Caller whose request body it has carried. */
+  bodyOf: string | undefined;
   /** Address that was dialled, for the record. */
   readonly address: string;
 
@@ -92,6 +94,14 @@ export class UpstreamConnection {
     return (
       this.#reusable && this.alive && this.#sink === undefined && this.#parser.state === "idle"
     );
+  }
+
+  /**
+   * A service that disagrees with us about where a body ends takes the rest of it for a request, and its answer for that of whoever asks
+   * next. So a connection that has carried a caller's body carries nobody else's requests: callers can only poison themselves.
+   */
+  mayCarry(caller: string): boolean {
+    return this.bodyOf === undefined || this.bodyOf === caller;
   }
 
   /** Whether something that was written has not left yet. */
