@@ -1,6 +1,11 @@
 import type { Socket } from "node:net";
 import type { RefusalCode } from "../../model/refusal.ts";
-import { type ResponseHead, ResponseParser } from "../../wire/http1/response-parser.ts";
+import {
+  type ResponseEvents,
+  type ResponseHead,
+  ResponseParser,
+} from "../../wire/http1/response-parser.ts";
+import { bounds } from "../bounds.ts";
 
 /** Who listens to a response. Each call comes from inside a read; none comes after `onFailed`. */
 export type ResponseSink = {
@@ -46,7 +51,7 @@ export class UpstreamConnection {
     this.#socket = socket;
     this.#home = home;
     this.address = address;
-    this.#parser = new ResponseParser({
+    const events: ResponseEvents = {
       onInformational: (head) => this.#sink?.onInformational(head),
       onHead: (head) => {
         if (!head.keepAlive) this.#reusable = false;
@@ -62,7 +67,8 @@ export class UpstreamConnection {
         sink?.onResponseEnd(trailers);
       },
       onError: (error) => this.#fail("upstream_broken", error.detail),
-    });
+    };
+    this.#parser = new ResponseParser(events, { headBytesMax: bounds.responseHeadBytes });
     socket.on("drain", () => this.#sink?.onDrain());
     socket.on("end", () => {
       this.#reusable = false;
