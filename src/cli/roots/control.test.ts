@@ -200,6 +200,38 @@ test("a restored store begins an epoch of its own, each time it is restored", as
   assert.ok(one > 1_700_000_000 && two > one, `${one}, then ${two}`);
 });
 
+test("a token that comes with another key revokes what it bought, once, and warns beyond a restart", async (t) => {
+  const stateDir = placeFor(t);
+  const adminDir = join(stateDir, "admin");
+  const config = { stateDir, adminDir, apart: false, name: "control" } as const;
+  const first = await start(t, { ...config, registerFiles });
+  const client = await clientOf(adminDir);
+  const { body } = await client.call("POST", "/v1/tokens", { body: { service: "web" } });
+  const { token } = body as { token: string };
+  const clock = () => Date.now();
+  await enroll({ token, out: join(stateDir, "web"), clock });
+  for (const again of ["thief", "thief again"])
+    await assert.rejects(enroll({ token, out: join(stateDir, again), clock }), again);
+  type Told = {
+    warnings: { id: string }[];
+    snapshot: { name: string; revocations: number };
+  };
+  const status = async (of: typeof client) => (await of.call("GET", "/v1/status")).body as Told;
+  const told = await status(client);
+  assert.deepEqual([told.snapshot.name, told.snapshot.revocations], ["1.2", 1]);
+  client.close();
+  assert.equal(await end(first), 0);
+  const second = await start(t, config);
+  const back = await clientOf(adminDir);
+  const { warnings } = await status(back);
+  assert.deepEqual(
+    warnings.map(({ id }) => id.split(":")[0]),
+    ["token-reuse"],
+  );
+  back.close();
+  assert.equal(await end(second), 0);
+});
+
 test("the command line reaches it without flags, and says what is wrong", async (t) => {
   const place = placeFor(t);
   const stateDir = join(place, ".sallyport");

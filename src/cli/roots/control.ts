@@ -103,7 +103,10 @@ const recorder = openHitLog({
   log,
 });
 const warnings = new Map<string, Warning>();
+let areWarningsNew = false;
 const warningsMax = 1_000;
+/** Over a restart. */
+const warningsKeptMs = 7 * 24 * 3_600_000;
 const notify = notifyLog(log);
 const watch = createWatch({ clock, raise });
 const record: RecordHit = (hit, options) => {
@@ -188,6 +191,7 @@ const issuance: Issuance = createIssuance({
   },
 });
 await findEnrolled();
+await recallWarnings();
 
 const needs: Needs = {
   clock,
@@ -351,6 +355,7 @@ const second = setInterval(() => {
 const follower = setInterval(() => {
   void controlDoor.follow(standing());
   void joinDoor.follow(standing());
+  keepWarnings().catch((cause) => log.error({ err: cause }, "warnings could not be kept"));
   if (config.localGate !== undefined)
     inviteLapsedGate(config.localGate).catch((cause) =>
       log.error({ err: cause }, "the gate beside this could not be invited again"),
@@ -657,7 +662,7 @@ async function rememberGates(): Promise<void> {
 
 /** The same matter once, the newest last; of too many the oldest is forgotten. */
 function raise(warning: Warning): void {
-  const key = `${warning.gate ?? ""} ${warning.id}`;
+  const key = keyOf(warning);
   warnings.delete(key);
   warnings.set(key, warning);
   if (warning.gate !== undefined) {
@@ -668,7 +673,37 @@ function raise(warning: Warning): void {
     if (warnings.size <= warningsMax) break;
     warnings.delete(oldest);
   }
+  areWarningsNew = true;
   notify(warning);
+}
+
+/** So that a restart does not make a critical warning go away unseen. */
+async function recallWarnings(): Promise<void> {
+  const kept = JSON.parse((await store.setting("warnings")) ?? "[]") as readonly Warning[];
+  // What has come since this start stays the newest.
+  const fresh = [...warnings];
+  warnings.clear();
+  for (const warning of kept)
+    if (warning.at > clock() - warningsKeptMs) warnings.set(keyOf(warning), warning);
+  for (const [key, warning] of fresh) {
+    warnings.delete(key);
+    warnings.set(key, warning);
+  }
+}
+
+async function keepWarnings(): Promise<void> {
+  if (!areWarningsNew || isLeaving) return;
+  areWarningsNew = false;
+  try {
+    await store.saveSetting("warnings", JSON.stringify([...warnings.values()]));
+  } catch (cause) {
+    areWarningsNew = true;
+    throw cause;
+  }
+}
+
+function keyOf(warning: Warning): string {
+  return `${warning.gate ?? ""} ${warning.id}`;
 }
 
 function notes(): string[] {
@@ -707,6 +742,7 @@ async function leave(): Promise<void> {
   note("drain", `pid ${process.pid}`);
   await rememberGates().catch(() => {});
   await keepAnchors().catch(() => {});
+  await keepWarnings().catch(() => {});
   isLeaving = true;
   for (const timer of [second, follower, minute, hour]) clearInterval(timer);
   await Promise.all([controlDoor.close(), joinDoor.close(), publisher?.close()]);
