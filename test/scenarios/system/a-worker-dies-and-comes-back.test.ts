@@ -9,6 +9,7 @@ import {
   chainOf,
   type Load,
   type SystemWorld,
+  shopRegister,
   startLoad,
   startSystemWorld,
   until,
@@ -80,6 +81,56 @@ for (const [how, statement] of [
     const revoked = await world.cli("revoke", "service/web", "--wait");
     assert.equal(revoked.code, 0, revoked.stderr);
   });
+
+test("what is applied or revoked while a worker's place is empty is not held up by it", async (t) => {
+  const world = await startSystemWorld(t, { env: faultEnv, workers: 2 });
+  const [web, intern] = [await world.enrol("web"), await world.enrol("intern")];
+  const pid = world.supervisor.pids().local as number;
+  const deaths = () => world.said.filter((line) => line.includes("worker died")).length;
+  const api = await world.api();
+  // Each death of a minute leaves the place empty for a little longer: the third for half a second.
+  for (let death = 1; death <= 3; death++) {
+    await until("both places are taken", async () => (await answeringChains(world, web)).size >= 2);
+    await faultInWorker({ pid, said: world.said }, 0, "process.exit(7)");
+    await until("a worker died", () => deaths() === death);
+  }
+  const [applied, revoked] = await Promise.all([
+    api.call("PUT", "/v1/register", {
+      query: { force: true, waitMs: 5_000 },
+      body: {
+        files: [{ name: "a.yaml", text: shopRegister(world.ports).replace("/orders/**", "/**") }],
+      },
+    }),
+    api.call("POST", "/v1/revocations", {
+      body: { principal: "service/intern" },
+      query: { waitMs: 5_000 },
+    }),
+  ]);
+  for (const { body } of [applied, revoked])
+    assert.deepEqual((body as { missing: string[] }).missing, []);
+  // Both workers, the newcomer too, decide by what was said meanwhile.
+  await until("both places are taken", async () => (await answeringChains(world, web)).size >= 2);
+  for (let i = 0; i < 12; i++) {
+    const of = callerOf(world, intern, { port: world.ports.data });
+    assert.equal((await of.call("/orders/1")).code, "revoked");
+    of.close();
+    const other = callerOf(world, web, { port: world.ports.data });
+    assert.equal((await other.call("/new/1")).status, 200);
+    other.close();
+  }
+});
+
+/** The chains of those workers that answer new connections now. */
+async function answeringChains(world: SystemWorld, web: Credentials): Promise<Set<string>> {
+  const chains = new Set<string>();
+  for (let i = 0; i < 6; i++) {
+    const caller = callerOf(world, web, { port: world.ports.data });
+    const answer = await caller.call("/orders/1").catch(() => undefined);
+    caller.close();
+    if (answer) chains.add(chainOf(answer));
+  }
+  return chains;
+}
 
 test("the gate is killed: it is back within two seconds, and every answer seen is in the log", async (t) => {
   const world = await startSystemWorld(t, { workers: 2 });

@@ -107,7 +107,9 @@ for (const signal of ["SIGTERM", "SIGINT", "SIGKILL"] as const)
     if (signal !== "SIGKILL") assert.equal(code, 0);
     // After SIGKILL nobody is left to end them: they end because their channel closed.
     await until("all have ended", () => !below.some(isAlive), 5_000);
-    for (const port of [control, join_, ops, data]) assert.ok(!(await isOpen("127.0.0.1", port)));
+    // A process counts as ended a moment before the last of its threads lets go of its files.
+    for (const port of [control, join_, ops, data])
+      await until(`port ${port} is closed`, async () => !(await isOpen("127.0.0.1", port)), 2_000);
     assert.deepEqual(readdirSync(dir).sort(), [".sallyport", "sallyport.yaml"]);
     if (signal !== "SIGKILL") return;
     // And what a killed one left in its state directory is no obstacle to the next.
