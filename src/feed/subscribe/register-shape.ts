@@ -97,11 +97,14 @@ const register = z.strictObject({
 
 export const registerShape: z.ZodType<Register> = register;
 
-// Does not compile once the register has a member that is missing here: every snapshot that uses it would be refused.
 type Whole<T> = T extends readonly (infer One)[]
   ? readonly Whole<One>[]
   : T extends object
     ? { readonly [K in keyof T]-?: Whole<T[K]> }
     : T;
 type Covers<T extends Whole<Register>> = T;
+/**
+ * Does not compile once the register has a member that is missing here: every snapshot that uses it would be refused.
+ * @public nobody needs it by name
+ */
 export type RegisterIsCovered = Covers<Whole<z.infer<typeof register>>>;

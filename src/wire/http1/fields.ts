@@ -132,19 +132,6 @@ function setOf(...ids: readonly FieldId[]): Uint8Array {
   return set;
 }
 
-/** Fields that end at the next hop (RFC 9110, section 7.6.1): a proxy never forwards them as they came. 1 is yes, by `FieldId`. */
-export const hopByHop: Uint8Array = setOf(
-  field.connection,
-  field.proxyConnection,
-  field.keepAlive,
-  field.te,
-  field.transferEncoding,
-  field.upgrade,
-  field.http2Settings,
-  field.proxyAuthorization,
-  field.proxyAuthenticate,
-);
-
 /** Fields of a request that two readers understand differently when they come twice: one takes the first, one the last. */
 export const singleInRequest: Uint8Array = setOf(
   field.host,
