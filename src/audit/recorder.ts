@@ -1,3 +1,4 @@
+import type { ChainHead } from "../model/chain-head.ts";
 import type { Hit } from "../model/hit.ts";
 
 /** A hit before it has a name. */
@@ -30,12 +31,4 @@ export type Recorder = {
   heads(): readonly ChainHead[];
   /** Flushes, syncs, closes. Safe to call twice. */
   close(): void;
-};
-
-export type ChainHead = {
-  readonly chain: string;
-  /** Of the last line written. */
-  readonly sequence: number;
-  /** Hash over everything up to it, lower-case hex. */
-  readonly head: string;
 };

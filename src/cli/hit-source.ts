@@ -1,6 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
-import { followHits, type HitFilter, queryHits } from "../audit/hit-log/query.ts";
+import { followHits, queryHits } from "../audit/hit-log/query.ts";
 import type { Hit } from "../model/hit.ts";
+import type { HitFilter } from "../model/hit-filter.ts";
 import type { Context } from "./context.ts";
 import { Exit } from "./exit.ts";
 import { output } from "./output.ts";

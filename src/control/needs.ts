@@ -1,13 +1,14 @@
 import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Hit } from "../model/hit.ts";
+import type { HitFilter } from "../model/hit-filter.ts";
+import type { Role, RotationState, TokenRecord } from "../model/issued.ts";
 import type { Plane, Principal } from "../model/principal.ts";
 import type { Revocation, SignedSnapshot, Snapshot } from "../model/snapshot.ts";
 import type { Warning } from "../model/warning.ts";
 
 /**
- * All that the control plane needs from the rooms beside it; `cli/roots/control.ts` passes it in. The records that issuing
- * keeps are declared here again, because organs do not import each other: the root compiles only while both sides agree.
+ * All that the control plane needs from the rooms beside it; `cli/roots/control.ts` passes it in.
  */
 export type Needs = {
   readonly clock: Clock;
@@ -17,7 +18,7 @@ export type Needs = {
   readonly record: RecordHit;
   /** Whether a hit could be written now. Asked before anything is changed, so that nothing changes unrecorded. */
   readonly canRecord: () => boolean;
-  readonly queryHits: (query: HitQuery) => Promise<HitPage>;
+  readonly queryHits: (filter: HitFilter) => Promise<HitPage>;
   readonly verifyHits: () => Promise<HitVerdict>;
   /** Warnings that stand now, the newest first. */
   readonly warnings: () => readonly Warning[];
@@ -97,26 +98,6 @@ export type RecordHit = (
   options?: { essential?: boolean },
 ) => string | undefined;
 
-/** Every field narrows; absent ones do not. */
-export type HitQuery = {
-  readonly id?: string;
-  /** Epoch ms, inclusive. */
-  readonly sinceMs?: number;
-  /** Epoch ms, exclusive. */
-  readonly untilMs?: number;
-  readonly plane?: Hit["plane"];
-  readonly kind?: Hit["kind"];
-  readonly decision?: Hit["decision"];
-  readonly code?: string;
-  readonly caller?: string;
-  readonly service?: string;
-  readonly peer?: string;
-  readonly rule?: string;
-  readonly path?: string;
-  /** 1 to 10,000. */
-  readonly limit: number;
-};
-
 export type HitPage = {
   /** By time, the newest first. */
   readonly hits: readonly Hit[];
@@ -175,68 +156,7 @@ export type AuthorityNeeds = {
   ) => Promise<AuthorityStatus>;
 };
 
+/** One authority, and where it is in its rotation. */
+export type AuthorityStatus = RotationState & { readonly plane: Plane };
+
 export type RotationStep = "prepare" | "activate" | "retire";
-
-/** `steady`: one root. `prepared`: the next one is trusted. `activated`: it signs, the old one is still trusted. */
-export type AuthorityStatus = {
-  readonly plane: Plane;
-  readonly step: "steady" | "prepared" | "activated";
-  readonly active: RootFacts;
-  /** While `prepared`. */
-  readonly next?: RootFacts;
-  /** While `activated`. */
-  readonly previous?: RootFacts;
-  /** Epoch ms from which the next step needs no force. Absent when steady. */
-  readonly readyAtMs?: number;
-};
-
-export type RootFacts = {
-  readonly id: string;
-  /** SHA-256 of the SPKI, base64url. */
-  readonly fingerprint: string;
-  readonly createdMs: number;
-  readonly notAfterMs: number;
-};
-
-/** What a principal of the control plane may do. */
-export type Role = "admin" | "deployer" | "enroller" | "auditor";
-
-/** A single-use right to enrol as one principal. The secret itself is never stored. */
-export type TokenRecord = {
-  /** SHA-256 of the secret, lower-case hex. */
-  readonly hash: string;
-  readonly principal: Principal;
-  readonly role?: Role;
-  /** Short form: `admin/first`. */
-  readonly createdBy: string;
-  readonly createdMs: number;
-  readonly expiresMs: number;
-  /** CIDRs the enrolment must come from; empty: anywhere that reaches the join door. */
-  readonly from: readonly string[];
-  /** SHA-256 of the SPKI that spent it, base64url. */
-  readonly spentBy?: string;
-  readonly spentMs?: number;
-};
-
-/** A leaf that was issued. */
-export type IssuedRecord = {
-  readonly plane: Plane;
-  /** Lower-case hex. */
-  readonly serial: string;
-  readonly principal: Principal;
-  /** Serial of the first leaf of the line. */
-  readonly lineage: string;
-  /** Serial this one was renewed from. */
-  readonly predecessor?: string;
-  /** Hash of the token that paid for it. */
-  readonly token?: string;
-  /** SHA-256 of the SPKI, base64url. */
-  readonly publicKey: string;
-  readonly notBeforeMs: number;
-  readonly notAfterMs: number;
-  /** The leaf itself, which is public. */
-  readonly certPem: string;
-  /** Epoch ms at which it was issued. */
-  readonly at: number;
-  readonly via: "token" | "renewal" | "grace" | "init";
-};

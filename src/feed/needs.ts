@@ -1,38 +1,11 @@
+import type { ChainHead } from "../model/chain-head.ts";
 import type { Hit } from "../model/hit.ts";
+import type { HitFilter } from "../model/hit-filter.ts";
 import type { Revocation, SignedSnapshot, Snapshot } from "../model/snapshot.ts";
 import type { Warning } from "../model/warning.ts";
 
-/** Where a chain of the hit log stood (settled by `audit/recorder`, restated: organs do not import each other). */
-export type ChainHead = {
-  readonly chain: string;
-  /** Of the last line written. */
-  readonly sequence: number;
-  /** Hash over everything up to it, lower-case hex. */
-  readonly head: string;
-};
-
 /** A snapshot by its place and its content. */
 export type Running = Pick<Snapshot, "epoch" | "version" | "digest">;
-
-/** What to look for in a hit log. Every field narrows; absent ones do not. */
-export type HitFilter = {
-  readonly id?: string;
-  /** Epoch ms, inclusive. */
-  readonly sinceMs?: number;
-  /** Epoch ms, exclusive. */
-  readonly untilMs?: number;
-  readonly plane?: Hit["plane"];
-  readonly kind?: Hit["kind"];
-  readonly decision?: Hit["decision"];
-  readonly code?: string;
-  readonly caller?: string;
-  readonly service?: string;
-  readonly peer?: string;
-  readonly rule?: string;
-  readonly path?: string;
-  /** Newest first, at most this many from each gate: 1 to 10,000, default 1,000. */
-  readonly limit?: number;
-};
 
 /** What a gate found in its own hit log, held against the heads that control kept of it. */
 export type LogVerdict = {

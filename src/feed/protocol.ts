@@ -1,8 +1,10 @@
 import { z } from "zod";
+import type { ChainHead } from "../model/chain-head.ts";
 import type { Hit } from "../model/hit.ts";
+import type { HitFilter } from "../model/hit-filter.ts";
 import type { Revocation, SignedSnapshot } from "../model/snapshot.ts";
 import type { Warning } from "../model/warning.ts";
-import type { ChainHead, HitFilter, KeyAnnouncement, LogVerdict, Running } from "./needs.ts";
+import type { KeyAnnouncement, LogVerdict, Running } from "./needs.ts";
 
 /**
  * What the two ends of a feed say to each other: one JSON object a line, UTF-8, `\n` at the end, both ways, after
@@ -15,7 +17,7 @@ export const lineBytesMax = { down: 64 * 1024 * 1024, up: 4 * 1024 * 1024 } as c
 
 /** A page of hits stays far below the line limit: a hit is at most about 4 KiB. */
 export const hitsPerPageMax = 500;
-export const hitsPerQuery = { fallback: 1_000, max: 10_000 } as const;
+export const hitsPerQueryMax = 10_000;
 /** Of the newest chains: one chain is a worker's life. */
 export const anchorsMax = 16_384;
 /** Verdicts are cut to this many chains and problems; the broken ones are named first. */
@@ -181,7 +183,7 @@ const filter: z.ZodType<HitFilter> = z.strictObject({
   peer: text(64).exactOptional(),
   rule: text(128).exactOptional(),
   path: text(1_024).exactOptional(),
-  limit: z.int().min(1).max(hitsPerQuery.max).exactOptional(),
+  limit: z.int().min(1).max(hitsPerQueryMax).exactOptional(),
 });
 
 export const announcementShape: z.ZodType<KeyAnnouncement> = z.strictObject({

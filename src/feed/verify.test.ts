@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { startFeedWorld, until } from "../../test/harness/feed-world.ts";
-import type { ChainHead, LogVerdict } from "./needs.ts";
+import type { ChainHead } from "../model/chain-head.ts";
+import type { LogVerdict } from "./needs.ts";
 
 const anchors: ChainHead[] = [{ chain: "2kf3x9abcd", sequence: 7, head: "ab" }];
 const broken: LogVerdict = {

@@ -1,3 +1,4 @@
+import type { IssuedRecord, TokenRecord } from "../model/issued.ts";
 import type { Plane, Principal } from "../model/principal.ts";
 
 /**
@@ -25,41 +26,3 @@ export type IssuanceStore = {
   /** The service's `grace`, ms; 0: none. */
   graceMs(principal: Principal): Promise<number>;
 };
-
-export type TokenRecord = {
-  readonly hash: string;
-  readonly principal: Principal;
-  /** Role given at the API when the principal is of the control plane. */
-  readonly role?: Role;
-  readonly createdBy: string;
-  readonly createdMs: number;
-  readonly expiresMs: number;
-  /** CIDRs the enrolment must come from; empty: anywhere that reaches the join door. */
-  readonly from: readonly string[];
-  /** SHA-256 of the SPKI that spent it, base64url. */
-  readonly spentBy?: string;
-  readonly spentMs?: number;
-};
-
-export type IssuedRecord = {
-  readonly plane: Plane;
-  /** Lower-case hex, no leading zeros beyond the first byte. */
-  readonly serial: string;
-  readonly principal: Principal;
-  /** Serial of the first leaf of the line: enrolment starts one, each renewal continues it. */
-  readonly lineage: string;
-  /** Serial this one was renewed from. */
-  readonly predecessor?: string;
-  readonly token?: string;
-  /** SHA-256 of the SPKI, base64url. */
-  readonly publicKey: string;
-  /** The leaf itself (public): a caller whose answer was lost asks again with the same key and is given the same one. */
-  readonly certPem: string;
-  readonly notBeforeMs: number;
-  readonly notAfterMs: number;
-  readonly at: number;
-  readonly via: "token" | "renewal" | "grace" | "init";
-};
-
-/** What a principal of the control plane may do. */
-export type Role = "admin" | "deployer" | "enroller" | "auditor";

@@ -8,7 +8,7 @@ import { silentLog } from "../../src/base/log.ts";
 import { createApp } from "../../src/control/api/app.ts";
 import { type ApiDoor, type ApiLimits, openApiDoor } from "../../src/control/api/serve.ts";
 import { type ControlClient, createControlClient } from "../../src/control/client/client.ts";
-import type { Confirmations, GateState, Needs, Role } from "../../src/control/needs.ts";
+import type { Confirmations, GateState, Needs } from "../../src/control/needs.ts";
 import { openRegistry, type Registry } from "../../src/control/registry/registry.ts";
 import { openStore } from "../../src/control/store/sqlite.ts";
 import type { ControlStore } from "../../src/control/store/store.ts";
@@ -16,6 +16,7 @@ import { type Authority, openAuthority } from "../../src/identity/authority/auth
 import { openSnapshotKey } from "../../src/identity/authority/snapshot-key.ts";
 import { createIssuance, type Issuance } from "../../src/identity/issue/issuance.ts";
 import type { Hit } from "../../src/model/hit.ts";
+import type { Role } from "../../src/model/issued.ts";
 import type { Plane, Principal } from "../../src/model/principal.ts";
 import type { Revocation, SignedSnapshot, Snapshot } from "../../src/model/snapshot.ts";
 

@@ -12,7 +12,8 @@ import { openSnapshotKey, type SnapshotKey } from "../../src/identity/authority/
 import { makeKey } from "../../src/identity/enroll/make-csr.ts";
 import { createIssuance, type Issuance } from "../../src/identity/issue/issuance.ts";
 import { IssueRefused } from "../../src/identity/issue/refused.ts";
-import type { IssuanceStore, IssuedRecord, TokenRecord } from "../../src/identity/needs.ts";
+import type { IssuanceStore } from "../../src/identity/needs.ts";
+import type { IssuedRecord, TokenRecord } from "../../src/model/issued.ts";
 import {
   type Plane,
   type Principal,

@@ -17,7 +17,8 @@ import {
 import { join } from "node:path";
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
-import type { ChainHead, NewHit } from "../recorder.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
+import type { NewHit } from "../recorder.ts";
 import { Batch } from "./batch.ts";
 import {
   type ChainKind,

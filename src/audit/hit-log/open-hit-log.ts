@@ -1,7 +1,8 @@
 import { chmodSync } from "node:fs";
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
-import type { ChainHead, NewHit, Recorder } from "../recorder.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
+import type { NewHit, Recorder } from "../recorder.ts";
 import { ChainWriter, quietly } from "./chain-writer.ts";
 import { Reserve } from "./reserve.ts";
 import { openRetention, type Retention } from "./retention.ts";

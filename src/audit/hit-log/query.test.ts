@@ -6,9 +6,10 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { silentLog } from "../../base/log.ts";
 import type { Hit } from "../../model/hit.ts";
+import type { HitFilter } from "../../model/hit-filter.ts";
 import type { NewHit, Recorder } from "../recorder.ts";
 import { openHitLog } from "./open-hit-log.ts";
-import { followHits, type HitFilter, queryHits } from "./query.ts";
+import { followHits, queryHits } from "./query.ts";
 
 const request: NewHit = {
   at: 1_800_000_000_000,

@@ -2,33 +2,11 @@ import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from
 import { join } from "node:path";
 import { setImmediate, setTimeout } from "node:timers/promises";
 import type { Hit } from "../../model/hit.ts";
+import { type HitFilter, hitsByDefault } from "../../model/hit-filter.ts";
 import { readLines } from "./read-lines.ts";
 import { segmentNames } from "./retention.ts";
 import { firstOf, isChainName, reserveName } from "./segment.ts";
 
-/** Every field narrows; absent ones do not. */
-export type HitFilter = {
-  readonly id?: string;
-  /** Epoch ms, inclusive. */
-  readonly sinceMs?: number;
-  /** Epoch ms, exclusive. */
-  readonly untilMs?: number;
-  readonly plane?: Hit["plane"];
-  readonly kind?: Hit["kind"];
-  readonly decision?: Hit["decision"];
-  readonly code?: string;
-  /** `service/web`, or `web` for that. */
-  readonly caller?: string;
-  readonly service?: string;
-  /** An address with or without its port. */
-  readonly peer?: string;
-  readonly rule?: string;
-  readonly path?: string;
-  /** Default 1,000. */
-  readonly limit?: number;
-};
-
-const limitByDefault = 1_000;
 const chunkBytes = 64 * 1024;
 /**
  * A line is written when its answer begins, and carries the time when its request did: so a chain is read on for a while
@@ -50,7 +28,7 @@ export async function* queryHits(
     return;
   }
   const cursors = chainFolders([dirs].flat()).map((folder) => new BackwardCursor(folder));
-  let left = filter.limit ?? limitByDefault;
+  let left = filter.limit ?? hitsByDefault;
   let looked = 0;
   const wanted = needles(filter);
   while (left > 0) {

@@ -11,7 +11,8 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
-import type { ChainHead, NewHit } from "../recorder.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
+import type { NewHit } from "../recorder.ts";
 import { Batch } from "./batch.ts";
 import { type ChainSettings, listChain, quietly, reasonOf } from "./chain-writer.ts";
 import { headerText, reserveName, segmentName } from "./segment.ts";

@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { crc32 } from "node:zlib";
 import { silentLog } from "../../base/log.ts";
-import type { ChainHead, NewHit } from "../recorder.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
+import type { NewHit } from "../recorder.ts";
 import { openHitLog } from "./open-hit-log.ts";
 import { type LogProblem, verifyLog } from "./verify.ts";
 

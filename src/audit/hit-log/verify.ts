@@ -3,7 +3,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { crc32 } from "node:zlib";
-import type { ChainHead } from "../recorder.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
 import { genesis } from "./batch.ts";
 import { type Line, readLines } from "./read-lines.ts";
 import { type ListedChain, type Pruned, parsePruned, readList, segmentNames } from "./retention.ts";

@@ -2,14 +2,14 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { Command } from "commander";
-import type { HitFilter } from "../../audit/hit-log/query.ts";
 import { ascii, listName } from "../../audit/hit-log/segment.ts";
 import { verifyLog } from "../../audit/hit-log/verify.ts";
-import type { ChainHead } from "../../audit/recorder.ts";
 import { parseDuration } from "../../base/duration.ts";
 import { ApiRefused } from "../../control/client/client.ts";
 import type { HitVerdict } from "../../control/needs.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
 import type { Hit } from "../../model/hit.ts";
+import { type HitFilter, hitsByDefault } from "../../model/hit-filter.ts";
 import { type Context, findContext, withContext, withContextOption } from "../context.ts";
 import { Exit } from "../exit.ts";
 import { type HitSource, hitsFromControl, hitsFromFiles } from "../hit-source.ts";
@@ -38,7 +38,6 @@ type Options = Place & {
   readonly limit?: string;
 };
 
-const limitByDefault = 1_000;
 const shownBeforeFollowing = 10;
 const limitMax = 100_000;
 /** A full log of 4 GiB at every gate, and then some. */
@@ -58,7 +57,7 @@ export function command(): Command {
     .option("--code <code>", "only hits with this code, as in not_authorized")
     .option("--plane <plane>", `only hits on one door: ${planes.join(", ")}`)
     .option("--id <id>", "only the hit with this id; exit code 1 when there is none")
-    .option("--limit <number>", `at most so many, the newest (default: ${limitByDefault})`)
+    .option("--limit <number>", `at most so many, the newest (default: ${hitsByDefault})`)
     .addHelpText(
       "after",
       `
@@ -308,7 +307,7 @@ function filterOf(options: Options): HitFilter {
 }
 
 function limitOf(text: string | undefined): number {
-  if (text === undefined) return limitByDefault;
+  if (text === undefined) return hitsByDefault;
   const limit = /^\d{1,6}$/.test(text) ? Number(text) : 0;
   if (limit < 1 || limit > limitMax)
     throw new Exit(2, `--limit "${plain(text)}" is no number from 1 to ${limitMax}`);

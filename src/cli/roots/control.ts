@@ -13,7 +13,7 @@ import { openApiDoor } from "../../control/api/serve.ts";
 import { discover } from "../../control/join/discover.ts";
 import type { JoinCaller } from "../../control/join/needs.ts";
 import { startJoinDoor } from "../../control/join/start-join-door.ts";
-import type { HitPage, HitQuery, HitVerdict, Needs, RecordHit } from "../../control/needs.ts";
+import type { HitPage, HitVerdict, Needs, RecordHit } from "../../control/needs.ts";
 import { ControlRefusal } from "../../control/refusals.ts";
 import { openRegistry } from "../../control/registry/registry.ts";
 import { openStore } from "../../control/store/sqlite.ts";
@@ -30,8 +30,9 @@ import {
 } from "../../identity/credentials/credential-directory.ts";
 import { makePrivateDirectory, writeFileDurably } from "../../identity/durable-files.ts";
 import { createIssuance, type Issuance } from "../../identity/issue/issuance.ts";
-import type { IssuedRecord } from "../../identity/needs.ts";
 import type { Hit } from "../../model/hit.ts";
+import { type HitFilter, hitsByDefault } from "../../model/hit-filter.ts";
+import type { IssuedRecord } from "../../model/issued.ts";
 import {
   type Plane,
   type Principal,
@@ -560,14 +561,14 @@ async function register(of: { principal: Principal; role?: "admin" }): Promise<v
   });
 }
 
-async function findHits(query: HitQuery): Promise<HitPage> {
+async function findHits(query: HitFilter): Promise<HitPage> {
   const hits: Hit[] = [];
   const asked = publisher?.query(query);
   for await (const hit of queryHits(hitsDir, query)) hits.push(hit);
   if (asked) for await (const page of asked.pages) hits.push(...page);
   hits.sort((a, b) => b.at - a.at);
   const absent = (asked?.absent() ?? []).map(({ gate }) => gate);
-  return { hits: hits.slice(0, query.limit), absent };
+  return { hits: hits.slice(0, query.limit ?? hitsByDefault), absent };
 }
 
 /** Walking the logs costs the disk of every machine: whoever asks meanwhile gets the answer that is on its way. */

@@ -1,8 +1,8 @@
 import { randomBytes, X509Certificate } from "node:crypto";
 import { parentPort, workerData } from "node:worker_threads";
 import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
-import { formatHostPort } from "../../base/address.ts";
-import { admitsFrom } from "../../base/guard.ts";
+import { classifyAddress, formatHostPort, parseAddress } from "../../base/address.ts";
+import { admitsFrom, type Endpoint } from "../../base/guard.ts";
 import { certificatesIn } from "../../base/secure-context.ts";
 import type { Hit } from "../../model/hit.ts";
 import type { Revocation } from "../../model/snapshot.ts";
@@ -19,6 +19,7 @@ import type {
   Report,
   WorkerStart,
 } from "../../proxy/pool/messages.ts";
+import { localAddresses } from "../bind-world.ts";
 import { programLog } from "../program-log.ts";
 
 // One worker thread of a gate: a data plane, its hit log, and orders from the main thread.
@@ -48,7 +49,7 @@ let view: View | undefined;
 let unpacking: Promise<void> = Promise.resolve();
 /** Revocations that no view in force has yet. */
 let revokedAhead: Revocation[] = [];
-let ownDoors: ReadonlySet<string> = new Set();
+let ownDoors: readonly Endpoint[] = [];
 /** By door: who may connect there, as the register in force says. */
 const admitted = new Map<string, (ip: string) => boolean>();
 
@@ -80,7 +81,7 @@ const needs: Needs = {
   random: Math.random,
   log,
   limits: new Int32Array(start.limits),
-  isOwnDoor: (host, at) => ownDoors.has(formatHostPort(host, at)),
+  isOwnDoor,
 };
 
 const plane = new DataPlane(needs, start.credentials, trustOf(start.credentials));
@@ -118,6 +119,8 @@ async function follow(order: Order): Promise<void> {
     case "view":
       // One after the other: a patch is relative to the view before it.
       unpacking = unpacking.then(() => takeView(order.patch));
+      // A worker that cannot follow must not go on with what it has: it ends, and its successor is told everything.
+      unpacking.catch((cause: unknown) => setImmediate(() => endWith(cause)));
       return unpacking;
     case "revoke":
       // Ahead of the view that says the same, and of any that is still being unpacked and may not: from here on nobody it names
@@ -130,7 +133,7 @@ async function follow(order: Order): Promise<void> {
       plane.swapCredentials(order.credentials, trustOf(order.credentials));
       return;
     case "own-doors":
-      ownDoors = new Set(order.doors.map((at) => formatHostPort(at.host, at.port)));
+      ownDoors = order.doors;
       return;
     case "open": {
       const { fd, ...plan } = order.order;
@@ -194,6 +197,24 @@ function isSame(a: Revocation, b: Revocation): boolean {
   return (
     a.principal === b.principal && a.serial === b.serial && a.lineage === b.lineage && a.at === b.at
   );
+}
+
+function endWith(cause: unknown): never {
+  throw cause;
+}
+
+/** Judged by what the addresses mean: a mapped spelling is the same door, and a wildcard is every address of this machine. */
+function isOwnDoor(host: string, at: number): boolean {
+  const address = parseAddress(host)?.text ?? host;
+  return ownDoors.some((door) => {
+    if (door.port !== at) return false;
+    if (classifyAddress(door.host) !== "wildcard")
+      return (parseAddress(door.host)?.text ?? door.host) === address;
+    return (
+      classifyAddress(address) === "loopback" ||
+      localAddresses().some((local) => parseAddress(local.address)?.text === address)
+    );
+  });
 }
 
 function tell(report: Report): void {

@@ -1,4 +1,4 @@
-import type { Role } from "../needs.ts";
+import type { Role } from "../../model/issued.ts";
 
 type Access = {
   /** Who may. Nobody else, and nothing that is not in this table. */

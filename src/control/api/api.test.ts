@@ -13,10 +13,10 @@ import {
 import type { Credentials } from "../../base/credentials.ts";
 import { clientContext } from "../../base/secure-context.ts";
 import { makeCsr, makeKey } from "../../identity/enroll/make-csr.ts";
+import type { Role } from "../../model/issued.ts";
 import type { Principal } from "../../model/principal.ts";
 import { indexRevocations, isRevoked } from "../../policy/peer.ts";
 import { ApiRefused, ApiUnreachable, type ControlClient } from "../client/client.ts";
-import type { Role } from "../needs.ts";
 import { access, type RouteName } from "./access.ts";
 
 const allRoles: readonly Role[] = ["admin", "deployer", "enroller", "auditor"];

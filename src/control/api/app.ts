@@ -1,6 +1,6 @@
 import { OpenAPIHono, z } from "@hono/zod-openapi";
+import type { Role } from "../../model/issued.ts";
 import { shortName } from "../../model/principal.ts";
-import type { Role } from "../needs.ts";
 import { ControlRefusal, controlRefusals } from "../refusals.ts";
 import type { ControlStore, PrincipalRecord } from "../store/store.ts";
 import { accessOf } from "./access.ts";

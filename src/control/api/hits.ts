@@ -1,5 +1,5 @@
 import { z } from "@hono/zod-openapi";
-import type { HitQuery } from "../needs.ts";
+import { type HitFilter, hitsByDefault } from "../../model/hit-filter.ts";
 import { type ApiWorld, addOperation, type ControlApp } from "./operation.ts";
 
 const instant = z.coerce.number().min(0).max(Number.MAX_SAFE_INTEGER);
@@ -18,7 +18,7 @@ const queryShape = z.object({
   peer: word(64).optional(),
   rule: word(128).optional(),
   path: word(1_024).optional(),
-  limit: z.coerce.number().int().min(1).max(10_000).default(1_000),
+  limit: z.coerce.number().int().min(1).max(10_000).default(hitsByDefault),
 });
 
 const hitShape = z
@@ -81,8 +81,8 @@ export function addHits(app: ControlApp, { needs }: ApiWorld): void {
   );
 }
 
-function dropUndefined(query: z.output<typeof queryShape>): HitQuery {
+function dropUndefined(query: z.output<typeof queryShape>): HitFilter {
   return Object.fromEntries(
     Object.entries(query).filter(([, value]) => value !== undefined),
-  ) as HitQuery;
+  ) as HitFilter;
 }

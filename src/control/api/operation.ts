@@ -1,7 +1,8 @@
 import { createRoute, type OpenAPIHono, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
+import type { Role } from "../../model/issued.ts";
 import type { Peer } from "../../policy/peer.ts";
-import type { Needs, Role } from "../needs.ts";
+import type { Needs } from "../needs.ts";
 import { ControlRefusal } from "../refusals.ts";
 import type { Registry } from "../registry/registry.ts";
 import type { ControlStore, PrincipalRecord } from "../store/store.ts";

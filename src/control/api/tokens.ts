@@ -1,12 +1,12 @@
 import { z } from "@hono/zod-openapi";
 import { parseCidr } from "../../base/address.ts";
+import type { Role, TokenRecord } from "../../model/issued.ts";
 import {
   type PrincipalKind,
   parsePrincipal,
   principalOf,
   shortName,
 } from "../../model/principal.ts";
-import type { Role, TokenRecord } from "../needs.ts";
 import { ControlRefusal } from "../refusals.ts";
 import { type ApiWorld, addOperation, type Call, type ControlApp } from "./operation.ts";
 import { nameShape, tokenShape } from "./shapes.ts";

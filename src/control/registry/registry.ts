@@ -1,11 +1,12 @@
 import type { Problem } from "../../base/problem.ts";
+import type { IssuedRecord } from "../../model/issued.ts";
 import { type Principal, parsePrincipal, principalOf, shortName } from "../../model/principal.ts";
 import { registerDigest } from "../../model/register/digest.ts";
 import type { SourceFile } from "../../model/register/read-yaml.ts";
 import type { Register, Service } from "../../model/register.ts";
 import { type Revocation, type Snapshot, snapshotName } from "../../model/snapshot.ts";
 import { checkRegister } from "../../policy/lint/check-register.ts";
-import type { Confirmations, IssuedRecord, Needs } from "../needs.ts";
+import type { Confirmations, Needs } from "../needs.ts";
 import { ControlRefusal } from "../refusals.ts";
 import {
   Conflict,

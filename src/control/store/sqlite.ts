@@ -1,10 +1,11 @@
 import { chmodSync, closeSync, existsSync, mkdirSync, openSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import type { IssuedRecord, Role, TokenRecord } from "../../model/issued.ts";
 import { type Plane, type Principal, parsePrincipal, shortName } from "../../model/principal.ts";
 import type { Register } from "../../model/register.ts";
 import type { Revocation, Snapshot } from "../../model/snapshot.ts";
-import type { GateState, IssuedRecord, Role, TokenRecord } from "../needs.ts";
+import type { GateState } from "../needs.ts";
 import { migrations } from "./migrations.ts";
 import {
   type Anchor,

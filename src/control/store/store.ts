@@ -1,6 +1,8 @@
+import type { ChainHead } from "../../model/chain-head.ts";
+import type { IssuedRecord, Role, TokenRecord } from "../../model/issued.ts";
 import type { Plane, Principal } from "../../model/principal.ts";
 import type { Revocation, SignedSnapshot, Snapshot } from "../../model/snapshot.ts";
-import type { GateState, IssuedRecord, Role, TokenRecord } from "../needs.ts";
+import type { GateState } from "../needs.ts";
 
 /**
  * Everything that the control plane remembers. Narrow and asynchronous, because a shared database will implement it too.
@@ -114,12 +116,9 @@ export type PrincipalRecord = {
 };
 
 /** The head of one chain of the hit log at one moment. */
-export type Anchor = {
+export type Anchor = ChainHead & {
   /** Who told us: `gate/g1`, `control/control`. */
   readonly source: string;
-  readonly chain: string;
-  readonly sequence: number;
-  readonly head: string;
   /** Epoch ms. */
   readonly at: number;
 };

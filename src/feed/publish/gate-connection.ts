@@ -1,15 +1,10 @@
 import type { Clock } from "../../base/clock.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
 import type { Hit } from "../../model/hit.ts";
+import type { HitFilter } from "../../model/hit-filter.ts";
 import type { Revocation } from "../../model/snapshot.ts";
 import { type Link, openLink } from "../link.ts";
-import type {
-  ChainHead,
-  FeedPeer,
-  FeedSocket,
-  HitFilter,
-  KeyAnnouncement,
-  LogVerdict,
-} from "../needs.ts";
+import type { FeedPeer, FeedSocket, KeyAnnouncement, LogVerdict } from "../needs.ts";
 import {
   BadMessage,
   type ByeReason,

@@ -1,12 +1,12 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
 import type { Hit } from "../../model/hit.ts";
+import type { HitFilter } from "../../model/hit-filter.ts";
 import type { Revocation, SignedSnapshot } from "../../model/snapshot.ts";
 import type {
-  ChainHead,
   FeedPeer,
   FeedSocket,
-  HitFilter,
   KeyAnnouncement,
   LogVerdict,
   PublishNeeds,

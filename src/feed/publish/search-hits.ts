@@ -1,6 +1,6 @@
 import type { Hit } from "../../model/hit.ts";
-import type { HitFilter } from "../needs.ts";
-import { hitsPerPageMax, hitsPerQuery } from "../protocol.ts";
+import { type HitFilter, hitsByDefault } from "../../model/hit-filter.ts";
+import { hitsPerPageMax } from "../protocol.ts";
 import type { GateConnection, HitCursor } from "./gate-connection.ts";
 import type { HitSearch } from "./publisher.ts";
 
@@ -13,7 +13,7 @@ export function searchHits(
   gates: readonly (readonly [name: string, connection: GateConnection | undefined])[],
 ): HitSearch {
   const absent: { gate: string; why: string }[] = [];
-  const limit = filter.limit ?? hitsPerQuery.fallback;
+  const limit = filter.limit ?? hitsByDefault;
 
   async function* pages(): AsyncGenerator<readonly Hit[]> {
     const sources: Source[] = [];

@@ -1,6 +1,7 @@
 import type { Clock } from "../../base/clock.ts";
 import type { Hit } from "../../model/hit.ts";
-import type { HitFilter, SubscribeNeeds } from "../needs.ts";
+import type { HitFilter } from "../../model/hit-filter.ts";
+import type { SubscribeNeeds } from "../needs.ts";
 import { type Down, encode, hitsPerPageMax, queriesMax } from "../protocol.ts";
 
 /**

@@ -1,9 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Credentials } from "../../base/credentials.ts";
+import type { ChainHead } from "../../model/chain-head.ts";
 import type { Warning } from "../../model/warning.ts";
 import { type Link, openLink } from "../link.ts";
-import type { ChainHead, LogVerdict } from "../needs.ts";
+import type { LogVerdict } from "../needs.ts";
 import {
   type ByeReason,
   countersCharactersMax,

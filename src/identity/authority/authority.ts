@@ -3,6 +3,7 @@ import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../base/clock.ts";
 import { keyId } from "../../base/signature.ts";
+import type { RootFacts, RotationState } from "../../model/issued.ts";
 import {
   isTrustDomain,
   type Plane,
@@ -60,26 +61,6 @@ export type SignedLeaf = {
   /** Lower-case hex. */
   readonly serial: string;
   readonly notBeforeMs: number;
-  readonly notAfterMs: number;
-};
-
-export type RotationState = {
-  /** `steady`: one root. `prepared`: the next one is trusted. `activated`: it signs, the old one is still trusted. */
-  readonly step: "steady" | "prepared" | "activated";
-  readonly active: RootFacts;
-  /** While `prepared`. */
-  readonly next?: RootFacts;
-  /** While `activated`. */
-  readonly previous?: RootFacts;
-  /** Epoch ms from which the next step needs no force. Absent when steady. */
-  readonly readyAtMs?: number;
-};
-
-export type RootFacts = {
-  readonly id: string;
-  /** SHA-256 of the SPKI, base64url. */
-  readonly fingerprint: string;
-  readonly createdMs: number;
   readonly notAfterMs: number;
 };
 

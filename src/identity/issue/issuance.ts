@@ -1,6 +1,7 @@
 import { createHash, timingSafeEqual, X509Certificate } from "node:crypto";
 import { compileCidrs } from "../../base/address.ts";
 import type { Clock } from "../../base/clock.ts";
+import type { IssuedRecord, Role, TokenRecord } from "../../model/issued.ts";
 import {
   type Plane,
   type Principal,
@@ -11,7 +12,7 @@ import {
 } from "../../model/principal.ts";
 import type { Authority, SignedLeaf } from "../authority/authority.ts";
 import type { Purpose } from "../authority/certificates.ts";
-import type { IssuanceStore, IssuedRecord, Role, TokenRecord } from "../needs.ts";
+import type { IssuanceStore } from "../needs.ts";
 import { makeToken, parseToken, tokenHash } from "../token.ts";
 import { type JudgedLeaf, judgeLeaf } from "./judge-leaf.ts";
 import { type ProvenKey, readCsr } from "./read-csr.ts";
