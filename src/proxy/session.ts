@@ -64,6 +64,10 @@ export class Session implements Client {
   /** It asks nothing more; what it has asked is still answered. */
   #peerEnded = false;
   #closed = false;
+  /** Whether a request, or what was meant as one, has come. */
+  #asked = false;
+  /** Whether the connection itself has its line. */
+  #noted = false;
   /** Whether the parser lets underscores into field names, because some service accepts them. */
   readonly #underscores: boolean;
 
@@ -141,6 +145,7 @@ export class Session implements Client {
   // What the caller sends.
 
   #onData(chunk: Buffer): void {
+    this.#asked = true;
     if (this.#ending) return;
     this.#parser.push(chunk);
     // What came after a request that is not answered yet waits in the parser; more than one read of it waits in the kernel.
@@ -220,6 +225,7 @@ export class Session implements Client {
     this.#closed = true;
     this.#exchange?.abort("client_gone");
     this.#exchange = undefined;
+    if (!this.#asked && !this.#noted) this.#noteConnection(undefined); // it proved who it is, looked, and left
     this.#onClose(this);
   }
 
@@ -436,15 +442,16 @@ export class Session implements Client {
     });
   }
 
-  #noteConnection(code: RefusalCode): void {
+  #noteConnection(code: RefusalCode | undefined): void {
+    this.#noted = true;
     const { needs, outbox } = this.#house;
     outbox.note(() =>
       needs.recorder.add({
         at: needs.clock(),
         plane: "data",
         kind: "connection",
-        decision: "refused",
-        code,
+        decision: code === undefined ? "allowed" : "refused",
+        ...(code !== undefined && { code }),
         caller: this.caller.shortName,
         serial: this.caller.serial,
         peer: this.peer.address,
