@@ -123,7 +123,7 @@ const badFlags: readonly [claim: string, flags: readonly string[], says: RegExp]
   ["a bad trust domain", ["--yes", "--trust-domain", "Shop"], /--trust-domain "Shop"/],
   ["a bad name", ["--service", "My_Service=1"], /--service "My_Service"/],
   ["a service twice", ["--service", "a=1", "--service", "a=2"], /named twice/],
-  ["a bad port", ["--service", "a=99999"], /99999 is no port/],
+  ["a bad port", ["--service", "a=99999"], /a=99999: a port is a number/],
   ["a stranger", ["--service", "a=1", "--allow", "b:a"], /b is no service/],
   [
     "a callee that offers nothing",
