@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
 import { splitHostPort } from "../../base/address.ts";
 import type { Endpoint } from "../../base/guard.ts";
 import { createControlClient } from "../../control/client/client.ts";
@@ -111,7 +112,7 @@ export async function runDemo(options: { once: boolean; json: boolean }): Promis
     api.close();
     if (options.json) output.json({ attempts: outcomes });
     else output.line(proofSummary(outcomes));
-    if (!options.json) printWarnings(said);
+    if (!options.json) await printWarnings(said);
     if (!options.once) {
       printNext(dir, data);
       await stop;
@@ -128,10 +129,13 @@ export async function runDemo(options: { once: boolean; json: boolean }): Promis
   }
 }
 
-/** What early warning made of the attempts: the decoy, for one, is nobody's mistake. */
-function printWarnings(said: readonly string[]): void {
-  const raised = said.filter((line) => line.startsWith("control: ") && line.includes("warning="));
-  for (const line of raised)
+/** What early warning made of the attempts: the decoy, for one, is nobody's mistake. It goes by control, which takes a moment. */
+async function printWarnings(said: readonly string[]): Promise<void> {
+  const raised = () =>
+    said.filter((line) => line.startsWith("control: ") && line.includes(" detector="));
+  for (const deadline = Date.now() + 3_000; raised().length === 0 && Date.now() < deadline; )
+    await wait(50);
+  for (const line of raised())
     output.line(
       output.paint(
         "yellow",
