@@ -1,4 +1,4 @@
-import type { X509Certificate } from "node:crypto";
+import { createHash, type X509Certificate } from "node:crypto";
 import {
   type Plane,
   type Principal,
@@ -144,6 +144,15 @@ export function chainOf(leaf: X509Certificate): readonly X509Certificate[] {
     next = next.issuerCertificate;
   }
   return chain;
+}
+
+/**
+ * SHA-256 of the certificate's SPKI, base64url: what issuing recorded of its key. Whoever has the record compares, since a stolen
+ * issuing key can sign any serial and any name.
+ */
+export function publicKeyOf(leaf: X509Certificate): string {
+  const spki = leaf.publicKey.export({ format: "der", type: "spki" });
+  return createHash("sha256").update(spki).digest("base64url");
 }
 
 export type RevocableLeaf = {

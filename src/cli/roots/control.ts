@@ -440,7 +440,8 @@ function isServedName(register: Register, dnsName: string): boolean {
 /** Whether somebody whom the join door let in may go on. Fails closed. */
 async function standingOf(caller: JoinCaller): Promise<RefusalCode | undefined> {
   const leaf = await store.findIssued(caller.plane, caller.serial);
-  if (leaf?.principal !== caller.uri) return "not_registered";
+  if (leaf?.principal !== caller.uri || leaf.publicKey !== caller.publicKey)
+    return "not_registered";
   if (await store.isRevoked(leaf)) return "revoked";
   return (await store.isRegistered(caller.uri)) ? undefined : "not_registered";
 }

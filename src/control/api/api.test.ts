@@ -147,6 +147,33 @@ test("an identity without a role, a removed one and a revoked one are refused", 
   assert.equal(world.hits.at(-1)?.caller, "admin/bob");
 });
 
+test("a recorded serial is worth nothing under another key", async (t) => {
+  const world = await startControlWorld(t);
+  const ann = await world.operator("admin", "ann");
+  await ann.call("GET", "/v1/status");
+  const [recorded] = (await world.store.newestLeaves(0)).filter(({ principal }) =>
+    principal.endsWith("/admin/ann"),
+  );
+  assert.ok(recorded);
+  const pair = generateKeyPairSync("ec", { namedCurve: "P-256" });
+  // What a thief of the issuing key can make: everything as it is on record, but for the key.
+  const copy = await world.authorities.control.sign({
+    publicKeySpki: pair.publicKey.export({ format: "der", type: "spki" }),
+    principal: recorded.principal,
+    dnsNames: [],
+    purpose: "client",
+    ttlMs: 3_600_000,
+  });
+  await world.store.saveIssued({ ...recorded, serial: copy.serial, lineage: copy.serial });
+  const thief = world.client({
+    keyPem: pair.privateKey.export({ format: "pem", type: "pkcs8" }).toString(),
+    chainPem: copy.chainPem,
+    bundlePem: world.authorities.control.bundlePem(),
+  });
+  assert.equal((await refusedCall(thief.call("GET", "/v1/status"))).code, "not_an_operator");
+  await ann.call("GET", "/v1/status");
+});
+
 test("the last administrator cannot be revoked", async (t) => {
   const world = await startControlWorld(t);
   const only = await world.operator("admin", "only");
@@ -297,6 +324,42 @@ test("a deployer changes services of its owners, and nothing else", async (t) =>
     assert.equal(refusal.code, "not_yours", `${what}: ${JSON.stringify(refusal.problems)}`);
     assert.ok(refusal.problems.length > 0, what);
   }
+});
+
+test("which unix sockets a gate opens is for an admin to say", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const deployer = await world.operator("deployer", "ci", { owners: ["commerce"] });
+  const put = (client: ControlClient, text: string) =>
+    client.call("PUT", "/v1/register", { body: files(text), query: { force: true } });
+  const tcp = '"127.0.0.1:9001"';
+  const socket = smallRegister.replace(tcp, '"unix:/run/orders.sock"');
+  const another = (text: string) => text.replace("orders.sock", "docker.sock");
+  const rows: [string, string, string][] = [
+    ["another kind of upstream", smallRegister, another(socket)],
+    ["one more", smallRegister, smallRegister.replace(tcp, `${tcp}, "unix:/run/docker.sock"`)],
+    ["another path", socket, another(socket)],
+    ["another port of its own", socket, socket.replace("      http: {", "      web: {")],
+    [
+      "a new service of its own",
+      smallRegister,
+      `${smallRegister}  spy: { owner: commerce, upstreams: ["unix:/run/docker.sock"] }\n`,
+    ],
+  ];
+  for (const [what, before, after] of rows) {
+    await put(admin, before);
+    const refusal = await refusedCall(put(deployer, after));
+    assert.equal(refusal.code, "not_yours", `${what}: ${JSON.stringify(refusal.problems)}`);
+    assert.deepEqual(
+      refusal.problems.map(({ code }) => code),
+      ["socket-needs-admin"],
+      what,
+    );
+    await put(admin, after);
+  }
+  await put(admin, socket);
+  await put(deployer, socket.replace("[GET]", "[GET, POST]"));
+  await put(deployer, smallRegister);
 });
 
 test("a rollback publishes the old register with the revocations of today", async (t) => {

@@ -136,8 +136,8 @@ async function admit(
 ): Promise<PrincipalRecord & { readonly role: Role }> {
   if (nowMs > peer.notAfterMs) throw new ControlRefusal("expired");
   const leaf = await store.findIssued("control", peer.serial);
-  // Not on record: issued after the backup that this store was restored from, or by a stolen key.
-  if (leaf?.principal !== peer.uri)
+  // Not on record: issued after the backup that this store was restored from, or by a stolen key, which can copy a serial but not a key.
+  if (leaf?.principal !== peer.uri || leaf.publicKey !== peer.publicKey)
     throw new ControlRefusal("not_an_operator", "this certificate is not on record here", {
       hint: "enrol again with a new token",
     });

@@ -29,7 +29,8 @@ export type Call = {
 
 /** What the server hands to a request. */
 export type ApiBindings = {
-  readonly peer: Peer;
+  /** `publicKey`: SHA-256 of the SPKI, base64url. */
+  readonly peer: Peer & { readonly publicKey: string };
   /** `ip:port`. */
   readonly remote: string;
   readonly local: string;

@@ -10,9 +10,15 @@ import { assertBound, type Endpoint } from "../../base/guard.ts";
 import type { Running } from "../../base/lifecycle.ts";
 import { certificatesIn, serverContext, serverOptions } from "../../base/secure-context.ts";
 import { type RefusalCode, refusals } from "../../model/refusal.ts";
-import { chainOf, judgePeer, type Peer, type PeerVerdict, type Trust } from "../../policy/peer.ts";
+import {
+  chainOf,
+  judgePeer,
+  type PeerVerdict,
+  publicKeyOf,
+  type Trust,
+} from "../../policy/peer.ts";
 import type { Needs } from "../needs.ts";
-import type { ControlApp } from "./operation.ts";
+import type { ApiBindings, ControlApp } from "./operation.ts";
 
 /** The control door, open. */
 export type ApiDoor = Running & {
@@ -68,7 +74,7 @@ const defaults: ApiLimits = {
 export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
   const { app, endpoint, admits, needs, trustDomain } = options;
   const limits = { ...defaults, ...options.limits };
-  const peers = new WeakMap<Socket, Peer>();
+  const peers = new WeakMap<Socket, ApiBindings["peer"]>();
   /** By which roots each was judged. */
   const judged = new WeakMap<Socket, { readonly leaf: X509Certificate; by: Trust }>();
   const arrivals = new WeakMap<Socket, Arrival>();
@@ -212,7 +218,7 @@ export async function openApiDoor(options: ApiDoorOptions): Promise<ApiDoor> {
       refuse(socket, arrival, verdict.code, verdict.detail, verdict.claimed);
       return;
     }
-    peers.set(socket, verdict);
+    peers.set(socket, { ...verdict, publicKey: publicKeyOf(leaf) });
     judged.set(socket, { leaf, by: trust });
     startHttp.call(server, socket);
   });

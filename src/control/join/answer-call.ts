@@ -86,7 +86,7 @@ export async function renew(call: Call, world: CallWorld): Promise<Answer> {
 /** A service's own phone book. */
 export async function discoverFor(call: Call, world: CallWorld): Promise<Answer> {
   const hit = { action: "discover" };
-  const { verdict } = judgeCaller(call.socket, {
+  const { publicKey, verdict } = judgeCaller(call.socket, {
     plane: "data",
     kinds: ["service"],
     trust: world.trust(),
@@ -95,7 +95,7 @@ export async function discoverFor(call: Call, world: CallWorld): Promise<Answer>
   if (!verdict.ok) return unproven(verdict, hit);
   const known = { ...hit, caller: shortName(verdict.principal), serial: verdict.serial };
   try {
-    const code = await world.standing({ ...verdict, plane: "data" });
+    const code = await world.standing({ ...verdict, plane: "data", publicKey });
     if (code) return byCode(code, known);
     const body = await world.discover(verdict.principal.name);
     return { status: 200, body, hit: { ...known, decision: "allowed" } };
@@ -110,7 +110,7 @@ export async function admitFeed(
   world: CallWorld,
 ): Promise<{ readonly answer: Answer; readonly gate?: Extract<PeerVerdict, { ok: true }> }> {
   const hit = { action: "feed" };
-  const { verdict } = judgeCaller(call.socket, {
+  const { publicKey, verdict } = judgeCaller(call.socket, {
     plane: "control",
     kinds: ["gate"],
     trust: world.trust(),
@@ -124,7 +124,7 @@ export async function admitFeed(
     serial: verdict.serial,
   };
   try {
-    const code = await world.standing({ ...verdict, plane: "control" });
+    const code = await world.standing({ ...verdict, plane: "control", publicKey });
     if (code) return { answer: byCode(code, known) };
   } catch (cause) {
     return { answer: refused(cause, known, world.log) };

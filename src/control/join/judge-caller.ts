@@ -1,7 +1,14 @@
 import type { X509Certificate } from "node:crypto";
 import type { TLSSocket } from "node:tls";
 import type { Plane, PrincipalKind } from "../../model/principal.ts";
-import { chainOf, judgePeer, type Peer, type PeerVerdict, type Trust } from "../../policy/peer.ts";
+import {
+  chainOf,
+  judgePeer,
+  type Peer,
+  type PeerVerdict,
+  publicKeyOf,
+  type Trust,
+} from "../../policy/peer.ts";
 
 /**
  * Whose leaf the handshake proved, as one plane and the given kinds see it. Fails closed: `policy/peer` says why not.
@@ -15,7 +22,12 @@ export function judgeCaller(
     readonly trust: Trust;
     readonly nowMs: number;
   },
-): { readonly leaf: X509Certificate | undefined; readonly verdict: PeerVerdict } {
+): {
+  readonly leaf: X509Certificate | undefined;
+  /** SHA-256 of its SPKI, base64url; empty, which no record is, without a leaf. */
+  readonly publicKey: string;
+  readonly verdict: PeerVerdict;
+} {
   const leaf = socket.getPeerX509Certificate();
   const verdict = judgePeer({
     leaf,
@@ -25,7 +37,7 @@ export function judgeCaller(
     trust: options.trust,
     expect: { plane: options.plane, kinds: options.kinds, purpose: "client" },
   });
-  return { leaf, verdict };
+  return { leaf, publicKey: leaf ? publicKeyOf(leaf) : "", verdict };
 }
 
 /**

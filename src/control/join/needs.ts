@@ -43,7 +43,11 @@ export type RenewAnswer = {
 };
 
 /** Whom the door let in to `feed` or `discover`: a leaf that is valid now, of the right plane and kind. */
-export type JoinCaller = Peer & { readonly plane: Plane };
+export type JoinCaller = Peer & {
+  readonly plane: Plane;
+  /** SHA-256 of the SPKI, base64url. */
+  readonly publicKey: string;
+};
 
 export type JoinNeeds = {
   readonly issuance: Issuance;

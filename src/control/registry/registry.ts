@@ -3,7 +3,7 @@ import type { IssuedRecord } from "../../model/issued.ts";
 import { type Principal, parsePrincipal, principalOf, shortName } from "../../model/principal.ts";
 import { registerDigest } from "../../model/register/digest.ts";
 import type { SourceFile } from "../../model/register/read-yaml.ts";
-import type { Register, Service } from "../../model/register.ts";
+import type { Port, Register, Service } from "../../model/register.ts";
 import { type Revocation, type Snapshot, snapshotName } from "../../model/snapshot.ts";
 import { checkRegister } from "../../policy/lint/check-register.ts";
 import type { Confirmations, Needs } from "../needs.ts";
@@ -340,7 +340,7 @@ function changedMeanwhile(): ControlRefusal {
 }
 
 /**
- * A deployer changes only services whose owner, before and after, is one of its own. Fails closed: whatever is not inside such
+ * A deployer changes only services whose owner, before and after, is one of its own, and points none at a unix socket. Fails closed: whatever is not inside such
  * a service (planes and their `unsafeBind`, networks, lifetimes, and anything new that the register may learn) is not its.
  */
 function refuseForeign(
@@ -357,16 +357,45 @@ function refuseForeign(
     if (top !== "services" || name === "") return true;
     return !owns(own(before?.services, name)) || !owns(own(after.services, name));
   });
-  if (foreign.length === 0) return;
+  const sockets = newSockets(before, after);
+  if (foreign.length === 0 && sockets.length === 0) return;
   throw new ControlRefusal("not_yours", `${author.name} may not change this`, {
-    problems: foreign.map(({ path }) => ({
-      code: "not-yours",
-      severity: "error",
-      path,
-      message: `${author.name} deploys for ${owners.join(", ") || "nobody"}, and this is not theirs`,
-    })),
+    problems: [
+      ...foreign.map(({ path }) => ({
+        code: "not-yours",
+        severity: "error" as const,
+        path,
+        message: `${author.name} deploys for ${owners.join(", ") || "nobody"}, and this is not theirs`,
+      })),
+      ...sockets.map((path) => ({
+        code: "socket-needs-admin",
+        severity: "error" as const,
+        path,
+        message: "a gate opens unix sockets as its own user: only an admin says which",
+      })),
+    ],
     hint: "ask an admin to apply it, or leave it as it stands",
   });
+}
+
+/**
+ * Ports whose gate would open a socket that it does not open for them now. What a gate's user may open (a container engine's
+ * socket, a database's) is more than a service's owner has to give.
+ */
+function newSockets(before: Register | undefined, after: Register): string[] {
+  const socketsOf = (port: Port | undefined): string[] =>
+    port?.via === "gate"
+      ? port.upstreams.flatMap((upstream) => (upstream.kind === "unix" ? [upstream.path] : []))
+      : [];
+  return Object.values(after.services).flatMap((service) =>
+    Object.values(service.ports).flatMap((port) => {
+      const old = own(before?.services, service.name)?.ports;
+      const known = socketsOf(old && Object.hasOwn(old, port.name) ? old[port.name] : undefined);
+      return socketsOf(port).some((path) => !known.includes(path))
+        ? [`services.${service.name}.ports.${port.name}.upstreams`]
+        : [];
+    }),
+  );
 }
 
 function own(services: Register["services"] | undefined, name: string): Service | undefined {

@@ -308,6 +308,12 @@ test("renewal is refused to whoever is not, or no longer, who they say", async (
       "control",
     ],
   ];
+  // Whoever stole an issuing key can sign a serial and a name that are on record, for a key that is not.
+  const copy = await inStore("data", "service", "client");
+  const [recorded] = world.leaves;
+  assert.ok(recorded);
+  world.leaves.push({ ...recorded, serial: copy.serialNumber.toLowerCase() });
+  rows.push(["a recorded serial under another key", "unknown_leaf", copy, "data"]);
   world.grace.set("service/web", 24 * hourMs);
   for (const [claim, code, shown, plane] of rows)
     await refusedWith(code, world.issuance.renew({ leaf: shown, plane, csr, peerAddress }), claim);

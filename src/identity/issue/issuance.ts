@@ -10,6 +10,7 @@ import {
   principalKinds,
   shortName,
 } from "../../model/principal.ts";
+import { publicKeyOf } from "../../policy/peer.ts";
 import type { Authority, SignedLeaf } from "../authority/authority.ts";
 import type { Purpose } from "../authority/certificates.ts";
 import type { IssuanceStore } from "../needs.ts";
@@ -163,7 +164,12 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     async renew(request) {
       const judged = judgeLeaf(request.leaf, request.plane, { authorities, nowMs: clock() });
       const leaf = await store.findIssued(judged.plane, judged.serial);
-      if (leaf?.principal !== judged.uri || leaf.plane !== judged.plane)
+      const isRecorded =
+        leaf?.principal === judged.uri &&
+        leaf.plane === judged.plane &&
+        // A stolen issuing key can copy a serial of ours, but not the key that it was issued for.
+        leaf.publicKey === publicKeyOf(request.leaf);
+      if (!isRecorded)
         throw refuse(
           "unknown_leaf",
           judged.principal,
