@@ -3,7 +3,6 @@ import { dirname, join, resolve } from "node:path";
 import type { Command } from "commander";
 import { splitHostPort } from "../base/address.ts";
 import { formatDuration } from "../base/duration.ts";
-import { type Problem, place } from "../base/problem.ts";
 import {
   ApiRefused,
   ApiUnreachable,
@@ -21,6 +20,7 @@ import { writeFileDurably } from "../identity/durable-files.ts";
 import { parsePrincipal, shortName } from "../model/principal.ts";
 import { Exit } from "./exit.ts";
 import { output } from "./output.ts";
+import { printProblems } from "./print-problems.ts";
 import { readSetting } from "./settings.ts";
 
 /** A control plane that commands talk to, and as whom. */
@@ -114,15 +114,6 @@ export function refusal(cause: ApiRefused, dir?: string): Exit {
       ? `the credentials${dir ? ` in ${dir}` : ""} are no longer good: sallyport up renews them when it starts, an operator elsewhere enrols again with a new token`
       : undefined);
   return new Exit(1, `${cause.message} (${cause.code}${hit})`, hint);
-}
-
-/** On standard error, one after the other, with its place and the way out. */
-export function printProblems(problems: readonly Problem[]): void {
-  for (const problem of problems) {
-    const where = place(problem) || problem.path || "";
-    output.note(`${where ? `${where}: ` : ""}${problem.severity}: ${problem.message}`);
-    if (problem.hint) output.note(`  hint: ${problem.hint}`);
-  }
 }
 
 /** What a change at the control plane has come to at the gates. */

@@ -1,8 +1,9 @@
 import { Command, CommanderError } from "commander";
-import { place } from "../base/problem.ts";
+import type { Problem } from "../base/problem.ts";
 import { commands } from "./commands.ts";
 import { Exit, type ExitCode } from "./exit.ts";
-import { output } from "./output.ts";
+import { output, plain } from "./output.ts";
+import { printProblems } from "./print-problems.ts";
 import { version } from "./version.ts";
 
 /** Runs one command line. Loads only the command that was asked for: `sallyport check` pays for no TLS and no database. */
@@ -45,21 +46,23 @@ function withNextStep(command: Command, names: readonly string[] = ["sallyport"]
 function report(cause: unknown): ExitCode {
   if (cause instanceof CommanderError) return cause.exitCode === 0 ? 0 : 2; // commander has printed it
   if (cause instanceof Exit) {
-    if (cause.message) output.note(`error: ${cause.message}`);
-    if (cause.hint) output.note(`hint: ${cause.hint}`);
+    if (cause.message) output.note(`error: ${shown(cause.message)}`);
+    if (cause.hint) output.note(`hint: ${shown(cause.hint)}`);
     return cause.code;
   }
   if (cause instanceof Error && "problems" in cause) {
-    for (const problem of cause.problems as import("../base/problem.ts").Problem[]) {
-      output.note(`${place(problem)}: ${problem.severity}: ${problem.message}`);
-      if (problem.hint) output.note(`  hint: ${problem.hint}`);
-    }
+    printProblems(cause.problems as Problem[]);
     return 2;
   }
   output.note(`error: ${cause instanceof Error ? cause.message : String(cause)}`);
   output.note("hint: this is a fault of sallyport's own; SALLYPORT_DEBUG=1 shows where");
   if (process.env.SALLYPORT_DEBUG) output.note(String((cause as Error)?.stack));
   return 2;
+}
+
+/** Our own sentences may have several lines. */
+function shown(text: string): string {
+  return text.split("\n").map(plain).join("\n");
 }
 
 process.exitCode = await main(process.argv.slice(2));

@@ -24,6 +24,17 @@ export const output: Output = {
   isTerminal: process.stdout.isTTY === true,
 };
 
+/**
+ * What people or gates wrote is shown, never obeyed: a register from somebody else could otherwise steer the terminal (ESC, C1) or
+ * show another text than it holds (bidirectional marks, line separators).
+ */
+export function plain(text: string): string {
+  return text.replace(
+    /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu,
+    (each) => `\\u{${(each.codePointAt(0) ?? 0).toString(16)}}`,
+  );
+}
+
 /** Columns padded to their widest cell, two spaces apart; colour codes do not count as width. */
 export function table(rows: readonly (readonly string[])[], head?: readonly string[]): string {
   const all = head ? [head, ...rows] : rows;

@@ -6,14 +6,14 @@ import {
   type Context,
   confirm,
   printConfirmations,
-  printProblems,
   refusal,
   withContext,
   withContextOption,
 } from "../context.ts";
 import { Exit } from "../exit.ts";
 import { readRegister } from "../load-register.ts";
-import { output } from "../output.ts";
+import { output, plain } from "../output.ts";
+import { printProblems } from "../print-problems.ts";
 
 type Options = {
   readonly context?: string;
@@ -90,7 +90,7 @@ export function printChanges(changes: readonly Change[]): void {
   if (changes.length === 0) output.note("nothing changes");
   const colours = { added: "green", removed: "red", changed: "yellow" } as const;
   for (const change of changes)
-    output.line(output.paint(colours[change.kind], describeChange(change)));
+    output.line(output.paint(colours[change.kind], plain(describeChange(change))));
 }
 
 export function count(changes: readonly Change[]): string {

@@ -82,12 +82,15 @@ test("check: a register cannot steer the terminal", async (t) => {
   const cwd = await place(t);
   await writeFile(
     join(cwd, "sallyport.yaml"),
-    'version: 1\ntrustDomain: "\\e[31m\\u009b2J"\nservices: {}\n',
+    'version: 1\ntrustDomain: "\\e[31m\\u009b2J\\u202e"\nservices: {}\n',
   );
-  const { code, out } = await sallyport(cwd, "check");
-  assert.equal(code, 1);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape characters are what is looked for
-  assert.doesNotMatch(out, /[\u001b\u009b]/);
+  for (const command of [["check"], ["explain", "web", "GET", "orders/7"]]) {
+    const { code, out, err } = await sallyport(cwd, ...command);
+    assert.equal(code, command[0] === "check" ? 1 : 2);
+    assert.match(out + err, /\\u\{9b\}/);
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: the escape characters are what is looked for
+    assert.doesNotMatch(out + err, /[\u001b\u009b\u202e]/);
+  }
 });
 
 test("init: what it writes passes check, and it replaces nothing unasked", async (t) => {

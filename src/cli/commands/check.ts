@@ -3,7 +3,7 @@ import { type Problem, place } from "../../base/problem.ts";
 import type { SourceFile } from "../../model/register/read-yaml.ts";
 import type { Register } from "../../model/register.ts";
 import { readRegister } from "../load-register.ts";
-import { output } from "../output.ts";
+import { output, plain } from "../output.ts";
 
 /** `sallyport check`: 0 no errors, 1 errors, 2 the register could not be read. */
 export function command(): Command {
@@ -75,14 +75,6 @@ function excerpt(problem: Problem, files: readonly SourceFile[]): readonly strin
     `  ${line} | ${shown}`,
     `  ${" ".repeat(margin)} | ${caret}${output.paint(colours[problem.severity], "^")}`,
   ];
-}
-
-/** What people wrote is shown, never obeyed: a register from somebody else could otherwise steer the terminal. */
-function plain(text: string): string {
-  return text.replace(
-    /[\p{Cc}\p{Cf}]/gu,
-    (each) => `\\u{${(each.codePointAt(0) ?? 0).toString(16)}}`,
-  );
 }
 
 function summary(

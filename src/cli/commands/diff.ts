@@ -1,7 +1,8 @@
 import { Command } from "commander";
-import { printProblems, withContext, withContextOption } from "../context.ts";
+import { withContext, withContextOption } from "../context.ts";
 import { readRegister } from "../load-register.ts";
 import { output } from "../output.ts";
+import { printProblems } from "../print-problems.ts";
 import { compareWith, printChanges } from "./apply.ts";
 
 type Options = { readonly context?: string; readonly api?: string; readonly json?: boolean };

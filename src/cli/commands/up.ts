@@ -1,13 +1,13 @@
 import { existsSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { Command } from "commander";
-import { type Problem, place } from "../../base/problem.ts";
 import { applyFiles } from "../apply-files.ts";
 import { Exit } from "../exit.ts";
 import { loadRegister, readRegister } from "../load-register.ts";
 import { needNode24 } from "../need-node.ts";
 import { openState, statePath } from "../open-state.ts";
 import { output, table } from "../output.ts";
+import { printProblems } from "../print-problems.ts";
 import { programLog } from "../program-log.ts";
 import { readDrainMs } from "../settings.ts";
 import type { Doors } from "../supervisor/messages.ts";
@@ -135,14 +135,6 @@ function printPicture(
   output.line("  sallyport hits --follow");
   if (options.once) return;
   output.line(`${options.watch ? `Saving ${shorten(path)} applies it. ` : ""}Ctrl-C stops.`);
-}
-
-function printProblems(problems: readonly Problem[]): void {
-  for (const problem of problems) {
-    const at = place(problem);
-    output.note(`${at ? `${at}: ` : ""}${problem.severity}: ${problem.message}`);
-    if (problem.hint) output.note(`  hint: ${problem.hint}`);
-  }
 }
 
 function shorten(path: string): string {
