@@ -140,6 +140,17 @@ for (const [asked, rule, because] of reasons)
     assert.equal(found?.because, because);
   });
 
+test("a caller that a rule names is told that it is the request, one that none names which rule to add", () => {
+  assert.match(
+    ask("web", "POST", "orders/orders").hint,
+    /: web-reads of orders lets web in, but not with this request/,
+  );
+  assert.match(
+    ask("metrics", "GET", "orders/orders").hint,
+    /: add an allow rule with from: metrics/,
+  );
+});
+
 test("denials come first, and rules of other ports do not come at all", () => {
   const { considered } = ask("web", "GET", "orders/orders/7");
   assert.deepEqual(

@@ -211,6 +211,6 @@ function hintForNone(
     (rule) => rule.effect === "allow" && (rule.from.includes(caller) || rule.from.includes("*")),
   );
   if (mine.length > 0)
-    return `${mine.map((rule) => rule.id).join(", ")} of ${service.name} would, but for what is said beside`;
+    return `${mine.map((rule) => rule.id).join(", ")} of ${service.name} ${mine.length === 1 ? "lets" : "let"} ${caller} in, but not with this request: change the request or the rule`;
   return `add an allow rule with from: ${caller} to ${service.name} (port ${port.port})`;
 }
