@@ -10,7 +10,7 @@ export type NewHit = Omit<Hit, "id">;
  */
 export type Recorder = {
   /**
-   * Adds a line to the batch and returns its id. A hit without `caller` goes to the strangers' chain; over that budget it is
+   * Adds a line to the batch and returns its id. A hit without `caller`, or of one that is no longer let in, goes to the strangers' chain; over that budget it is
    * counted in a `sum` line, and the id is that line's. Nothing is on disk yet.
    */
   add(hit: NewHit): string;

@@ -177,13 +177,14 @@ class HitLog implements Recorder {
   }
 }
 
-/** Whoever proved no identity. What the process itself reports, and what the join door granted, is no stranger's. */
+/**
+ * Whoever proved no identity, or one that is no longer let in: neither may evict what callers did. What the process itself reports, and
+ * what the join door granted, is no stranger's.
+ */
 function isStranger(hit: NewHit): boolean {
-  return (
-    hit.caller === undefined &&
-    hit.kind !== "process" &&
-    !(hit.kind === "action" && hit.decision === "allowed")
-  );
+  if (hit.caller !== undefined)
+    return hit.kind === "connection" && (hit.code === "revoked" || hit.code === "not_registered");
+  return hit.kind !== "process" && !(hit.kind === "action" && hit.decision === "allowed");
 }
 
 /** Ten characters of lower-case base32, 50 bits: no two chains of one fleet meet by chance. */
