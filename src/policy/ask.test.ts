@@ -184,11 +184,12 @@ function oracle(rules: readonly Rule[], caller: string, method: string, path: st
       (method === "HEAD" && rule.methods.includes("GET"))) &&
     (!rule.paths || rule.paths.some((pattern) => regExpOf(pattern).test(read))) &&
     (rule.expiresMs === undefined || at < rule.expiresMs);
-  const readings = [path, ...lenientReadings(path)];
-  return (
-    rules.find((rule) => rule.effect === "deny" && readings.some((read) => matches(rule, read))) ??
-    rules.find((rule) => rule.effect === "allow" && matches(rule, path))
-  );
+  // Which of several denials is named: the first for the path as it stands, then for each laxer reading.
+  for (const read of [path, ...lenientReadings(path)]) {
+    const denial = rules.find((rule) => rule.effect === "deny" && matches(rule, read));
+    if (denial) return denial;
+  }
+  return rules.find((rule) => rule.effect === "allow" && matches(rule, path));
 }
 
 function regExpOf(pattern: string): RegExp {
