@@ -352,6 +352,24 @@ test("two publishers do not share a gate: a newer connection of the same gate re
   second.socket.destroy();
 });
 
+test("two processes with one gate's leaf are a warning, a gate that came back is none", async (t) => {
+  const world = await startFeedWorld(t);
+  const control = await world.startControl();
+  const credentials = await world.leaf("control", "gate", "front");
+  for (let times = 0; times <= 4; times += 1) {
+    assert.deepEqual(control.warnings, [], `replaced ${times - 1} times`);
+    const { socket } = await dialFeed(control.port, credentials);
+    t.after(() => socket.destroy());
+    socket.write(encode({ ...helloOf("front"), boot: `boot-${times}` }));
+    await until(() => control.publisher.gates()[0]?.boot === `boot-${times}`, "hello");
+  }
+  const [[gate, warning] = []] = control.warnings as [string, { detector: string; says: string }][];
+  assert.equal(gate, "front");
+  assert.equal(warning?.detector, "gate-twice");
+  assert.match(warning?.says ?? "", /two processes hold its certificate/);
+  assert.equal(control.warnings.length, 1);
+});
+
 test("silence is noticed from both ends", async (t) => {
   const world = await startFeedWorld(t);
   const control = await world.startControl({ timings: { pingMs: 50, silenceMs: 200 } });

@@ -35,6 +35,27 @@ export function createPublisher(options: PublisherOptions): Publisher {
     paidUntilMs.set(gate, until);
     return true;
   };
+  const replaced = new Map<string, { sinceMs: number; times: number }>();
+  /** Two processes with one gate's leaf take the feed from each other, for as long as both run: told once a minute. */
+  const noticeReplaced = (gate: string): void => {
+    const now = clock();
+    let lately = replaced.get(gate);
+    if (!lately || now < lately.sinceMs || now - lately.sinceMs >= replacedWithinMs)
+      lately = { sinceMs: now, times: 0 };
+    lately.times += 1;
+    replaced.set(gate, lately);
+    if (lately.times !== replacedMax + 1) return;
+    options.onWarning(gate, {
+      id: "gate-twice",
+      at: now,
+      detector: "gate-twice",
+      severity: "critical",
+      says: `gate/${gate} was replaced by another connection of its own name more than ${replacedMax} times within a minute: two processes hold its certificate. If you did not start both, revoke it: sallyport revoke gate/${gate}`,
+      hits: [],
+      count: lately.times,
+      gate,
+    });
+  };
   let closing: Promise<void> | undefined;
   let headsSent = "";
 
@@ -63,6 +84,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
           const before = connections.get(peer.name);
           connections.set(peer.name, connection);
           before?.close("replaced");
+          if (before) noticeReplaced(peer.name);
           book.arrived(peer, hello);
           wake();
           log.info({ gate: peer.name, peer: peer.address, boot: hello.boot }, "gate connected");
@@ -197,6 +219,10 @@ export function createPublisher(options: PublisherOptions): Publisher {
 /** What a gate may say of itself: 20 messages a second, 2,000 at once. */
 const saidEveryMs = 50;
 const saidBurst = 2_000;
+
+/** A gate whose line broke may come back before that was noticed, now and then. */
+const replacedMax = 3;
+const replacedWithinMs = 60_000;
 
 const defaults: PublisherTimings = {
   helloMs: 5_000,
