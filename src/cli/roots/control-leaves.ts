@@ -11,7 +11,7 @@ import type { Principal } from "../../model/principal.ts";
 export type OwnLeaf = Running & {
   /** In use now. */
   credentials(): Credentials;
-  /** Makes a new one at once: the authority has changed. */
+  /** Makes a new one at once: the authority has changed. What fails is thrown, and tried again within half a minute. */
   refresh(): Promise<void>;
 };
 
@@ -31,7 +31,7 @@ export async function keepOwnLeaf(options: {
   let current: Credentials;
   let dueMs = 0;
 
-  async function issue(): Promise<Credentials> {
+  async function issue(): Promise<{ credentials: Credentials; renewMs: number }> {
     const pair = generateKeyPairSync("ec", { namedCurve: "P-256" });
     const { chain, bundle, record } = await issuance.issueDirect({
       principal,
@@ -39,23 +39,26 @@ export async function keepOwnLeaf(options: {
       publicKeySpki: pair.publicKey.export({ format: "der", type: "spki" }),
     });
     const keyPem = pair.privateKey.export({ format: "pem", type: "pkcs8" }).toString();
-    dueMs = renewAt(record.notBeforeMs, record.notAfterMs, options.random);
-    return { keyPem, chainPem: chain, bundlePem: bundle };
+    const renewMs = renewAt(record.notBeforeMs, record.notAfterMs, options.random);
+    return { credentials: { keyPem, chainPem: chain, bundlePem: bundle }, renewMs };
   }
 
   let last: Promise<void> = Promise.resolve();
   function refresh(): Promise<void> {
     const turn = async (): Promise<void> => {
-      current = await issue();
+      // Until all of it is done it stays due, so that what failed is tried again.
+      dueMs = 0;
+      const { credentials, renewMs } = await issue();
+      current = credentials;
       await options.onNew(current);
+      dueMs = renewMs;
     };
     const next = last.then(turn, turn);
     last = next.catch(() => {});
     return next;
   }
 
-  current = await issue();
-  await options.onNew(current);
+  await refresh();
   const timer = setInterval(() => {
     if (clock() < dueMs) return;
     refresh().catch((cause) =>

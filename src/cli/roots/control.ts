@@ -1,9 +1,6 @@
 import { randomBytes, X509Certificate } from "node:crypto";
-import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
-import { queryHits } from "../../audit/hit-log/query.ts";
-import { verifyLog } from "../../audit/hit-log/verify.ts";
 import { notifyLog } from "../../audit/notify/log.ts";
 import { createWatch } from "../../audit/watch/watch.ts";
 import { followEveryMs } from "../../base/guard.ts";
@@ -13,25 +10,21 @@ import { openApiDoor } from "../../control/api/serve.ts";
 import { discover } from "../../control/join/discover.ts";
 import type { JoinCaller } from "../../control/join/needs.ts";
 import { startJoinDoor } from "../../control/join/start-join-door.ts";
-import type { HitPage, HitVerdict, Needs, RecordHit } from "../../control/needs.ts";
+import type { Needs, RecordHit } from "../../control/needs.ts";
 import { ControlRefusal } from "../../control/refusals.ts";
 import { openRegistry } from "../../control/registry/registry.ts";
 import { openStore } from "../../control/store/sqlite.ts";
-import { type Anchor, StoreUnusable } from "../../control/store/store.ts";
-import type { LogVerdict } from "../../feed/needs.ts";
+import { StoreUnusable } from "../../control/store/store.ts";
 import { createPublisher } from "../../feed/publish/create-publisher.ts";
 import type { Publisher } from "../../feed/publish/publisher.ts";
 import { openAuthority } from "../../identity/authority/authority.ts";
 import { openSnapshotKey } from "../../identity/authority/snapshot-key.ts";
 import {
   CredentialsUnusable,
-  readCredentials,
   writeCredentials,
 } from "../../identity/credentials/credential-directory.ts";
 import { makePrivateDirectory, writeFileDurably } from "../../identity/durable-files.ts";
 import { createIssuance, type Issuance } from "../../identity/issue/issuance.ts";
-import type { Hit } from "../../model/hit.ts";
-import { type HitFilter, hitsByDefault } from "../../model/hit-filter.ts";
 import type { IssuedRecord } from "../../model/issued.ts";
 import {
   type Plane,
@@ -43,14 +36,17 @@ import {
 import type { RefusalCode } from "../../model/refusal.ts";
 import type { Register } from "../../model/register.ts";
 import { snapshotName } from "../../model/snapshot.ts";
-import type { Warning } from "../../model/warning.ts";
 import type { Trust } from "../../policy/peer.ts";
-import { verdictOf } from "../log-verdict.ts";
 import { programLog } from "../program-log.ts";
 import { linkToSupervisor, readRootConfig } from "../supervisor/link-to-supervisor.ts";
+import { openAnchors } from "./control-anchors.ts";
 import { followDoor } from "./control-doors.ts";
+import { joinHits } from "./control-hits.ts";
+import { createInvitations } from "./control-invitations.ts";
 import { keepOwnLeaf, type OwnLeaf } from "./control-leaves.ts";
 import { keepReserve } from "./control-reserve.ts";
+import { createRotation } from "./control-rotation.ts";
+import { createWarnings } from "./control-warnings.ts";
 
 /** What the supervisor starts this root with. */
 export type ControlConfig = {
@@ -74,12 +70,6 @@ export type ControlConfig = {
 // The control process: store, authorities, registry, the API door, the join door and the feed. It carries no traffic.
 
 const hourMs = 3_600_000;
-/** New keys, certificates and credentials, a file system block each, and their lines in the store. */
-const rotationBytes = 4 * 1_048_576;
-/** Chains of one gate that are anchored: a gate that restarts every minute begins as many in eleven days. */
-const chainsMax = 16_384;
-/** Of one gate, so that a gate that was taken over cannot push out what the others warn of. */
-const warningsOfGateMax = 100;
 const config = readRootConfig<ControlConfig>();
 const log = programLog({ process: "control" });
 const clock = () => Date.now();
@@ -103,12 +93,8 @@ const recorder = openHitLog({
   randomBytes,
   log,
 });
-const warnings = new Map<string, Warning>();
-let areWarningsNew = false;
-const warningsMax = 1_000;
-/** Over a restart. */
-const warningsKeptMs = 7 * 24 * 3_600_000;
-const notify = notifyLog(log);
+const warnings = createWarnings({ store, clock, notify: notifyLog(log) });
+const { raise } = warnings;
 const watch = createWatch({ clock, raise });
 const record: RecordHit = (hit, options) => {
   const id = options?.essential ? recorder.addEssential(hit) : recorder.add(hit);
@@ -123,7 +109,6 @@ const note = (action: string, detail: string, decision: "allowed" | "fault" = "a
 let publisher: Publisher | undefined;
 let isReady = false;
 let isLeaving = false;
-let verifying: Promise<HitVerdict> | undefined;
 /** Gates that hold an identity, by their bare names. */
 const enrolled = new Set<string>();
 const nobody = { confirmed: [], missing: [] } as const;
@@ -192,7 +177,40 @@ const issuance: Issuance = createIssuance({
   },
 });
 await findEnrolled();
-await recallWarnings();
+await warnings.recall();
+
+const gatesDir = join(config.stateDir, "gates");
+const anchors = await openAnchors({
+  store,
+  clock,
+  own: { name: self.name, heads: () => recorder.heads() },
+  raise,
+  isLeaving: () => isLeaving,
+});
+const allHits = joinHits({
+  dir: hitsDir,
+  gatesDir,
+  ownName: self.name,
+  store,
+  keepAnchors: anchors.keep,
+  publisher: () => publisher,
+  enrolled,
+  log,
+});
+const rotation = createRotation({
+  authorities,
+  clock,
+  log,
+  makeRoom: reserve.makeRoom,
+  swapRoots() {
+    trust = readTrust();
+    const bundlePem = authorities.control.bundlePem();
+    for (const door of controlDoor.opened()) door.swap({ ...ownLeaf.credentials(), bundlePem });
+    for (const door of joinDoor.opened()) door.swap();
+  },
+  refresh: [() => ownLeaf.refresh(), () => adminLeaf?.refresh()],
+  tellGates: () => publisher?.renewAll(),
+});
 
 const needs: Needs = {
   clock,
@@ -201,35 +219,12 @@ const needs: Needs = {
   feed,
   record,
   canRecord: () => !recorder.failing || recorder.probe(),
-  queryHits: findHits,
-  verifyHits,
-  warnings: () => [...warnings.values()].sort((a, b) => b.at - a.at),
+  queryHits: allHits.find,
+  verifyHits: allHits.verify,
+  warnings: warnings.list,
   createToken: issuance.createToken,
-  authorities: {
-    status: () =>
-      (["control", "data"] as const).map((plane) => ({
-        plane,
-        ...authorities[plane].rotation(),
-      })),
-    async rotate(plane, step, { force }) {
-      const authority = authorities[plane];
-      reserve.makeRoom(rotationBytes);
-      const state =
-        step === "prepare" ? await authority.prepare() : await authority[step]({ force });
-      trust = readTrust();
-      await ownLeaf.refresh(); // and with it both doors
-      await adminLeaf?.refresh();
-      // Both planes are often turned in one call: told once, after the last.
-      rotatedMs = clock();
-      clearTimeout(telling);
-      telling = setTimeout(() => publisher?.renewAll(), 250);
-      return { plane, ...state };
-    },
-  },
+  authorities: rotation,
 };
-/** When an authority last took a step while this process ran: gates with older leaves are asked to renew. */
-let rotatedMs = 0;
-let telling: NodeJS.Timeout | undefined;
 const app = createApp({ store, registry, needs, notes });
 
 /** Ports that the system chose: gates and operators look for control where it was before it was killed. */
@@ -290,17 +285,12 @@ const ownLeaf: OwnLeaf = await keepOwnLeaf({
   random: Math.random,
   log,
   async onNew(credentials) {
-    await writeCredentials(join(home, "identity"), credentials);
     for (const door of controlDoor.opened()) door.swap(credentials);
     for (const door of joinDoor.opened()) door.swap();
+    await writeCredentials(join(home, "identity"), credentials);
   },
 }).catch(stopIfUnusable);
 
-const freshHeads = new Map<string, Anchor>();
-/** Of each gate, all that are anchored: one that was taken over must not fill the store with chains that are none. */
-const knownChains = new Map<string, Set<string>>();
-for (const { source, chain } of await store.anchors())
-  knownChains.set(source, (knownChains.get(source) ?? new Set()).add(chain));
 publisher = createPublisher({
   clock,
   log,
@@ -308,23 +298,11 @@ publisher = createPublisher({
   enrolled: () => [...enrolled].sort(),
   keys: () => [],
   heads: () => recorder.heads(),
-  onHeads(gate, heads) {
-    const source = `gate/${gate}`;
-    const chains = knownChains.get(source) ?? new Set<string>();
-    knownChains.set(source, chains);
-    for (const head of heads) {
-      if (!chains.has(head.chain) && chains.size >= chainsMax) {
-        raiseTooManyChains(source);
-        break;
-      }
-      chains.add(head.chain);
-      freshHeads.set(`${gate} ${head.chain}`, { source, at: clock(), ...head });
-    }
-  },
+  onHeads: anchors.heard,
   onWarning: (_gate, warning) => raise(warning),
   isOutdated({ name, notAfterMs }) {
     const issuedMs = notAfterMs - leafMs(principalOf({ trustDomain, kind: "gate", name }));
-    return issuedMs < rotatedMs;
+    return issuedMs < rotation.lastMs();
   },
 });
 
@@ -333,17 +311,24 @@ for (const door of [controlDoor, joinDoor])
   if (door.opened().length === 0)
     stop(new Error(`no door could be opened: ${door.problems().join("; ")}`));
 
+const invitations = createInvitations({
+  store,
+  issuance,
+  trustDomain,
+  gatesDir,
+  enrolled,
+  by: self.name,
+  clock,
+  log,
+  note,
+  sendGateToken: (token) => link.send({ kind: "gate-token", token } as { kind: string }),
+});
 const adminLeaf =
   config.adminDir === undefined
     ? undefined
     : await keepAdmin(config.adminDir).catch(stopIfUnusable);
-if (config.initAdminFile !== undefined) await inviteFirstAdmin(config.initAdminFile);
-const inviteEveryMs = 60_000;
-let invitedMs = Number.NEGATIVE_INFINITY;
-if (config.localGate !== undefined) {
-  await register({ principal: principalOf({ trustDomain, kind: "gate", name: config.localGate }) });
-  await inviteLocalGate(config.localGate);
-}
+if (config.initAdminFile !== undefined) await invitations.firstAdmin(config.initAdminFile);
+if (config.localGate !== undefined) await invitations.localGate(config.localGate);
 link.on("died", (message) => {
   const { name, code, signal } = message;
   note("process_died", `${name}: ${signal ?? `code ${code}`}`, "fault");
@@ -351,16 +336,18 @@ link.on("died", (message) => {
 
 const second = setInterval(() => {
   recorder.tick();
-  void keepAnchors().catch((cause) => log.error({ err: cause }, "anchors could not be kept"));
+  void anchors.keep().catch((cause) => log.error({ err: cause }, "anchors could not be kept"));
 }, 1_000);
 const follower = setInterval(() => {
   void controlDoor.follow(standing());
   void joinDoor.follow(standing());
-  keepWarnings().catch((cause) => log.error({ err: cause }, "warnings could not be kept"));
+  warnings.keep().catch((cause) => log.error({ err: cause }, "warnings could not be kept"));
   if (config.localGate !== undefined)
-    inviteLapsedGate(config.localGate).catch((cause) =>
-      log.error({ err: cause }, "the gate beside this could not be invited again"),
-    );
+    invitations
+      .lapsedGate(config.localGate)
+      .catch((cause) =>
+        log.error({ err: cause }, "the gate beside this could not be invited again"),
+      );
 }, followEveryMs);
 const minute = setInterval(() => {
   rememberGates().catch((cause) => log.error({ err: cause }, "what gates said could not be kept"));
@@ -481,7 +468,7 @@ async function findEnrolled(): Promise<void> {
 /** The administrator that `up` makes. It is this process's own doing, so a revoked one comes back under `up` alone. */
 async function keepAdmin(dir: string): Promise<OwnLeaf> {
   const principal = principalOf({ trustDomain, kind: "admin", name: "first" });
-  await register({ principal, role: "admin" });
+  await invitations.register({ principal, role: "admin" });
   return await keepOwnLeaf({
     principal,
     issuance,
@@ -499,213 +486,9 @@ async function keepAdmin(dir: string): Promise<OwnLeaf> {
   });
 }
 
-async function inviteFirstAdmin(file: string): Promise<void> {
-  const known = (await store.principals()).some(({ role }) => role === "admin");
-  if (known) {
-    log.warn({}, "there was an administrator already, so no token was written");
-    return;
-  }
-  const principal = principalOf({ trustDomain, kind: "admin", name: "first" });
-  await register({ principal, role: "admin" });
-  const { token, record: made } = await issuance.createToken({
-    principal,
-    role: "admin",
-    createdBy: self.name,
-    ttlMs: hourMs,
-  });
-  await writeFileDurably(file, `${token}\n`);
-  note("init_admin", `admin/first, until ${new Date(made.expiresMs).toISOString()}`);
-  log.info(
-    { file },
-    "the first administrator's token was written; it can be used once, within an hour",
-  );
-}
-
-/** Over the channel alone: an argument, a variable or a file would be seen by others. */
-async function inviteLocalGate(name: string): Promise<void> {
-  const principal = principalOf({ trustDomain, kind: "gate", name });
-  if (enrolled.has(name) && (await holdsLivingLeaves(join(config.stateDir, "gates", name)))) return;
-  invitedMs = clock();
-  const { token } = await issuance.createToken({ principal, createdBy: self.name });
-  link.send({ kind: "gate-token", token } as { kind: string });
-}
-
-/** A gate that is gone for good, because somebody revoked it, is not called back while control runs. */
-async function inviteLapsedGate(name: string): Promise<void> {
-  if (!enrolled.has(name) || clock() - invitedMs < inviteEveryMs) return;
-  await inviteLocalGate(name);
-}
-
-/** A machine that slept past the end of its leaves finds its gate locked out: it is invited again. */
-async function holdsLivingLeaves(gateHome: string): Promise<boolean> {
-  try {
-    for (const plane of ["control", "data"]) {
-      const { identity } = await readCredentials(join(gateHome, plane));
-      if (!(Date.parse(identity?.notAfter ?? "") > clock())) return false;
-    }
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** Once; whoever was removed stays removed, except what this process itself is answerable for. */
-async function register(of: { principal: Principal; role?: "admin" }): Promise<void> {
-  const known = await store.findPrincipal(of.principal);
-  if (known && known.removedMs === undefined) return;
-  await store.savePrincipal({
-    ...of,
-    owners: [],
-    services: [],
-    createdBy: self.name,
-    createdMs: clock(),
-  });
-}
-
-async function findHits(query: HitFilter): Promise<HitPage> {
-  const hits: Hit[] = [];
-  const asked = publisher?.query(query);
-  for await (const hit of queryHits(hitsDir, query)) hits.push(hit);
-  if (asked) for await (const page of asked.pages) hits.push(...page);
-  hits.sort((a, b) => b.at - a.at);
-  const absent = (asked?.absent() ?? []).map(({ gate }) => gate);
-  return { hits: hits.slice(0, query.limit ?? hitsByDefault), absent };
-}
-
-/** Walking the logs costs the disk of every machine: whoever asks meanwhile gets the answer that is on its way. */
-function verifyHits(): Promise<HitVerdict> {
-  verifying ??= walkLogs().finally(() => {
-    verifying = undefined;
-  });
-  return verifying;
-}
-
-/** Logs on this machine are read here, those elsewhere by their gates; all are held against the heads that lie in the store. */
-async function walkLogs(): Promise<HitVerdict> {
-  await keepAnchors();
-  const gatesDir = join(config.stateDir, "gates");
-  const here = (existsSync(gatesDir) ? readdirSync(gatesDir) : []).filter((name) =>
-    existsSync(join(gatesDir, name, "hits")),
-  );
-  // Of many chains those that grew last.
-  const kept = (await store.anchors()).toSorted((a, b) => b.at - a.at);
-  const anchorsOf = (source: string) =>
-    kept.filter((anchor) => anchor.source === source).map(withoutSource);
-  const absent: string[] = [];
-  const asked: (readonly [gate: string | undefined, verdict: LogVerdict])[] = [
-    [undefined, verdictOf(await verifyLog([hitsDir], anchorsOf(self.name)))],
-  ];
-  for (const gate of here)
-    asked.push([
-      gate,
-      verdictOf(await verifyLog([join(gatesDir, gate, "hits")], anchorsOf(`gate/${gate}`))),
-    ]);
-  const away = [...enrolled].filter((name) => !here.includes(name)).sort();
-  await Promise.all(
-    away.map(async (gate) => {
-      try {
-        const verdict = await publisher?.verify(gate, anchorsOf(`gate/${gate}`));
-        if (verdict) asked.push([gate, verdict]);
-      } catch (cause) {
-        log.warn({ gate }, `its hit log could not be verified: ${(cause as Error).message}`);
-        absent.push(gate);
-      }
-    }),
-  );
-  const named = <T>(gate: string | undefined, of: T) => ({ ...of, ...(gate && { gate }) });
-  return {
-    // A gate's own word that all is well is not taken against what it names.
-    ok: asked.every(([, { ok, chains, problems }]) =>
-      [ok, problems.length === 0, ...chains.map((chain) => chain.ok)].every(Boolean),
-    ),
-    chains: asked.flatMap(([gate, { chains }]) => chains.map((chain) => named(gate, chain))),
-    problems: asked.flatMap(([gate, { problems }]) => problems.map((one) => named(gate, one))),
-    absent: absent.sort(),
-  };
-}
-
-function withoutSource({ chain, sequence, head }: Anchor) {
-  return { chain, sequence, head };
-}
-
-async function keepAnchors(): Promise<void> {
-  const own = recorder.heads().map((head) => ({ source: self.name, at: clock(), ...head }));
-  const heads = [...freshHeads.values(), ...own];
-  freshHeads.clear();
-  if (heads.length === 0 || isLeaving) return;
-  for (const { source, chain, sequence } of await store.saveAnchors(heads))
-    raise({
-      id: `log-changed:${source}:${chain}`,
-      at: clock(),
-      detector: "log-changed",
-      severity: "critical",
-      says: `the hit log of ${source} contradicts what it said before (chain ${chain}, line ${sequence}): run sallyport hits verify there`,
-      hits: [],
-      count: 1,
-    });
-}
-
-function raiseTooManyChains(source: string): void {
-  raise({
-    id: `too-many-chains:${source}`,
-    at: clock(),
-    detector: "log-changed",
-    severity: "critical",
-    says: `${source} says that it keeps more than ${chainsMax} chains of hits: no more of them are anchored. A gate that was not restarted as often is not what it was`,
-    hits: [],
-    count: 1,
-  });
-}
-
 async function rememberGates(): Promise<void> {
   for (const gate of publisher?.gates() ?? [])
     if (gate.lastSeen !== undefined) await store.saveGate(gate);
-}
-
-/** The same matter once, the newest last; of too many the oldest is forgotten. */
-function raise(warning: Warning): void {
-  const key = keyOf(warning);
-  warnings.delete(key);
-  warnings.set(key, warning);
-  if (warning.gate !== undefined) {
-    const mine = [...warnings].filter(([, { gate }]) => gate === warning.gate);
-    for (const [oldest] of mine.slice(0, -warningsOfGateMax)) warnings.delete(oldest);
-  }
-  for (const oldest of warnings.keys()) {
-    if (warnings.size <= warningsMax) break;
-    warnings.delete(oldest);
-  }
-  areWarningsNew = true;
-  notify(warning);
-}
-
-/** So that a restart does not make a critical warning go away unseen. */
-async function recallWarnings(): Promise<void> {
-  const kept = JSON.parse((await store.setting("warnings")) ?? "[]") as readonly Warning[];
-  // What has come since this start stays the newest.
-  const fresh = [...warnings];
-  warnings.clear();
-  for (const warning of kept)
-    if (warning.at > clock() - warningsKeptMs) warnings.set(keyOf(warning), warning);
-  for (const [key, warning] of fresh) {
-    warnings.delete(key);
-    warnings.set(key, warning);
-  }
-}
-
-async function keepWarnings(): Promise<void> {
-  if (!areWarningsNew || isLeaving) return;
-  areWarningsNew = false;
-  try {
-    await store.saveSetting("warnings", JSON.stringify([...warnings.values()]));
-  } catch (cause) {
-    areWarningsNew = true;
-    throw cause;
-  }
-}
-
-function keyOf(warning: Warning): string {
-  return `${warning.gate ?? ""} ${warning.id}`;
 }
 
 function notes(): string[] {
@@ -743,8 +526,8 @@ async function leave(): Promise<void> {
   if (!isReady) process.exit(0); // nothing is open yet, and every write so far was whole by itself
   note("drain", `pid ${process.pid}`);
   await rememberGates().catch(() => {});
-  await keepAnchors().catch(() => {});
-  await keepWarnings().catch(() => {});
+  await anchors.keep().catch(() => {});
+  await warnings.keep().catch(() => {});
   isLeaving = true;
   for (const timer of [second, follower, minute, hour]) clearInterval(timer);
   await Promise.all([controlDoor.close(), joinDoor.close(), publisher?.close()]);
