@@ -11,7 +11,6 @@ import { discover } from "../../control/join/discover.ts";
 import type { JoinCaller } from "../../control/join/needs.ts";
 import { startJoinDoor } from "../../control/join/start-join-door.ts";
 import type { Needs, RecordHit } from "../../control/needs.ts";
-import { ControlRefusal } from "../../control/refusals.ts";
 import { openRegistry } from "../../control/registry/registry.ts";
 import { openStore } from "../../control/store/sqlite.ts";
 import { StoreUnusable } from "../../control/store/store.ts";
@@ -25,14 +24,7 @@ import {
 } from "../../identity/credentials/credential-directory.ts";
 import { makePrivateDirectory, writeFileDurably } from "../../identity/durable-files.ts";
 import { createIssuance, type Issuance } from "../../identity/issue/issuance.ts";
-import type { IssuedRecord } from "../../model/issued.ts";
-import {
-  type Plane,
-  type Principal,
-  parsePrincipal,
-  principalOf,
-  shortName,
-} from "../../model/principal.ts";
+import { type Plane, parsePrincipal, principalOf } from "../../model/principal.ts";
 import type { RefusalCode } from "../../model/refusal.ts";
 import type { Register } from "../../model/register.ts";
 import { snapshotName } from "../../model/snapshot.ts";
@@ -44,6 +36,8 @@ import { followDoor } from "./control-doors.ts";
 import { joinHits } from "./control-hits.ts";
 import { createInvitations } from "./control-invitations.ts";
 import { keepOwnLeaf, type OwnLeaf } from "./control-leaves.ts";
+import { answerMisuse } from "./control-misuse.ts";
+import { beginAgain, isServedName, leafMs, takeRegister } from "./control-register.ts";
 import { keepReserve } from "./control-reserve.ts";
 import { createRotation } from "./control-rotation.ts";
 import { createWarnings } from "./control-warnings.ts";
@@ -124,8 +118,9 @@ const feed: Needs["feed"] = {
   confirmed: async (target, withinMs) => (await publisher?.confirmed(target, withinMs)) ?? nobody,
 };
 const registry = await openRegistry(store, { clock, log, sign: snapshotKey.signSnapshot, feed });
-if (config.restore) await beginAgain();
-await takeRegister();
+const start = { registry, self, log, stop };
+if (config.restore) note("restore", `snapshot ${await beginAgain(start)}`);
+await takeRegister(start, config.registerFiles ?? [], config.apart);
 
 const { trustDomain } = standing();
 const [controlAuthority, dataAuthority] = await Promise.all(
@@ -142,7 +137,7 @@ const issuance: Issuance = createIssuance({
   authorities,
   trustDomain,
   clock,
-  leafMs: (principal) => leafMs(principal),
+  leafMs: (principal) => leafMs(standing(), principal, config.apart),
   snapshotKeyPem: snapshotKey.publicKeyPem,
   joinAddress: () => joinDoor.address() ?? stop(new Error("the join door is not open")),
   mayServe: (_gate, dnsName) => isServedName(standing(), dnsName),
@@ -150,31 +145,7 @@ const issuance: Issuance = createIssuance({
     const parts = parsePrincipal(leaf.principal);
     if (parts?.kind === "gate") enrolled.add(parts.name);
   },
-  onTokenReuse: async (token, issued) => {
-    const parts = parsePrincipal(token.principal);
-    raise({
-      id: `token-reuse:${token.hash.slice(0, 16)}`,
-      at: clock(),
-      detector: "token-reuse",
-      severity: "critical",
-      says: `an enrolment token of ${parts ? shortName(parts) : token.principal} came with a second key: one of the two was not meant to have it, and what it bought is revoked`,
-      hits: [],
-      count: 1,
-    });
-    await revokeLeaves(issued);
-  },
-  onLineageFork: async (leaf) => {
-    const parts = parsePrincipal(leaf.principal);
-    raise({
-      id: `lineage-fork:${leaf.lineage}`,
-      at: clock(),
-      detector: "lineage-fork",
-      severity: "critical",
-      says: `a certificate of ${parts ? shortName(parts) : leaf.principal} was renewed twice with two keys: its key was copied. Revoke it: sallyport revoke --serial ${leaf.serial}`,
-      hits: [],
-      count: 1,
-    });
-  },
+  ...answerMisuse({ store, registry, record, raise, clock, by: self.name }),
 });
 await findEnrolled();
 await warnings.recall();
@@ -301,7 +272,9 @@ publisher = createPublisher({
   onHeads: anchors.heard,
   onWarning: (_gate, warning) => raise(warning),
   isOutdated({ name, notAfterMs }) {
-    const issuedMs = notAfterMs - leafMs(principalOf({ trustDomain, kind: "gate", name }));
+    const issuedMs =
+      notAfterMs -
+      leafMs(standing(), principalOf({ trustDomain, kind: "gate", name }), config.apart);
     return issuedMs < rotation.lastMs();
   },
 });
@@ -362,66 +335,9 @@ note("start", `pid ${process.pid}, snapshot ${current ? snapshotName(current) : 
 isReady = true;
 link.ready({ control: controlDoor.address() ?? "", join: joinDoor.address() ?? "" });
 
-/** The store is a backup: what gates saw after it was made must not look newer than what they are told from now on. */
-async function beginAgain(): Promise<void> {
-  if (!registry.current())
-    stop(new Error("there is nothing to restore: the store is empty. Put the backup in its place"));
-  const { snapshot } = await registry.startEpoch(self);
-  note("restore", `snapshot ${snapshot}`);
-  log.warn(
-    { snapshot },
-    "a new epoch was begun: what was revoked after the backup was made must be revoked again",
-  );
-}
-
 /** The register that stands; there is one from `takeRegister` on. */
 function standing(): Register {
   return registry.current()?.snapshot.register ?? stop(new Error("no register stands"));
-}
-
-/** Under `up` the file is the truth at every start; apart, only on an empty store. */
-async function takeRegister(): Promise<void> {
-  const files = config.registerFiles ?? [];
-  const stands = registry.current() !== undefined;
-  if (files.length === 0 || (stands && config.apart)) {
-    if (!stands)
-      stop(
-        new Error("the store is empty and needs a first register: give one with --register FILE"),
-      );
-    if (files.length > 0)
-      log.info(
-        {},
-        "a register stands already, so the one given is not applied; sallyport apply does that",
-      );
-    return;
-  }
-  try {
-    const { published, snapshot } = await registry.apply({ files, author: self, force: true });
-    if (published) log.info({ snapshot }, "the register was applied");
-  } catch (cause) {
-    if (!(cause instanceof ControlRefusal)) throw cause;
-    for (const problem of cause.problems) log.error({ ...problem }, problem.message);
-    if (!stands) stop(cause);
-    log.error({}, `${cause.message}: what stood before goes on standing`);
-  }
-}
-
-function leafMs(principal: Principal): number {
-  const kind = parsePrincipal(principal)?.kind;
-  const registered = standing().lifetimes.leafMs;
-  // Operators are people and scripts that come now and then; an hour would send them back for a token each time.
-  if (kind !== "service" && kind !== "gate") return 12 * hourMs;
-  return registered ?? (config.apart ? hourMs : 12 * hourMs);
-}
-
-/** `orders` or `metrics.orders`: a gated port of the register. Fails closed. */
-function isServedName(register: Register, dnsName: string): boolean {
-  const [first = "", second] = dnsName.split(".");
-  const name = second ?? first;
-  const service = Object.hasOwn(register.services, name) ? register.services[name] : undefined;
-  if (!service || dnsName.split(".").length > 2) return false;
-  const ports = Object.values(service.ports).filter((port) => port.via === "gate");
-  return second === undefined ? ports.length > 0 : ports.some((port) => port.name === first);
 }
 
 /** Whether somebody whom the join door let in may go on. Fails closed. */
@@ -431,29 +347,6 @@ async function standingOf(caller: JoinCaller): Promise<RefusalCode | undefined> 
     return "not_registered";
   if (await store.isRevoked(leaf)) return "revoked";
   return (await store.isRegistered(caller.uri)) ? undefined : "not_registered";
-}
-
-async function revokeLeaves(leaves: readonly IssuedRecord[]): Promise<void> {
-  const lines = new Map(leaves.map((leaf) => [`${leaf.plane} ${leaf.lineage}`, leaf]));
-  for (const leaf of lines.values()) {
-    // Whoever goes on showing the spent token must not make a new snapshot of it each time.
-    if (await store.isRevoked(leaf)) continue;
-    const { plane, serial } = leaf;
-    const { revocation } = await registry.revoke({ author: self, plane, serial });
-    const { principal } = revocation;
-    record(
-      {
-        at: clock(),
-        plane: "join",
-        kind: "action",
-        decision: "allowed",
-        caller: self.name,
-        action: "revoke",
-        detail: `${principal} serial ${serial}: its token came with a second key`,
-      },
-      { essential: true },
-    );
-  }
 }
 
 async function findEnrolled(): Promise<void> {
