@@ -193,7 +193,11 @@ test("a service that takes one of our names is refused", () => {
   }
 });
 
-const schemaFile = join(process.env.CORPORA ?? "../shared/corpora", "compose-spec", "compose-spec.json");
+const schemaFile = join(
+  process.env.CORPORA ?? "../shared/corpora",
+  "compose-spec",
+  "compose-spec.json",
+);
 
 test("the file is valid by the Compose Specification's own schema", {
   skip: !existsSync(schemaFile) && !process.env.CI && "CORPORA does not lead to the schema",
