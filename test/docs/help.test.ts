@@ -133,7 +133,14 @@ test("a terminal gets colours, and none where NO_COLOR is set", async (t) => {
   const inTerminal = (line: string, env: Record<string, string> = {}) =>
     spawnSync(terminal, ["-qec", typed(line), "/dev/null"], {
       cwd: folder,
-      env: { ...process.env, TERM: "xterm", CI: undefined, NO_COLOR: undefined, FORCE_COLOR: undefined, ...env },
+      env: {
+        ...process.env,
+        TERM: "xterm",
+        CI: undefined,
+        NO_COLOR: undefined,
+        FORCE_COLOR: undefined,
+        ...env,
+      },
       encoding: "utf8",
     }).stdout;
   inTerminal("init --yes");
