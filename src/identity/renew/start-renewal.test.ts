@@ -13,6 +13,7 @@ import {
   startTestDoor,
 } from "../../../test/harness/issuance-world.ts";
 import { serverOptions } from "../../base/secure-context.ts";
+import { keyId } from "../../base/signature.ts";
 import {
   CredentialsUnusable,
   readCredentials,
@@ -139,7 +140,7 @@ test("an expired leaf is shown all the same, and renewed where the service has g
     serial: old.serial,
     lineage: old.serial,
     certPem: old.certPem,
-    publicKey: "old",
+    publicKey: keyId(spkiOf(key)),
   });
   await writeCredentials(dir, { ...held, keyPem: key, chainPem: old.chainPem });
   await assert.rejects(
