@@ -5,8 +5,8 @@ import type { Hit } from "../model/hit.ts";
 export type NewHit = Omit<Hit, "id">;
 
 /**
- * One writer of the hit log: the process's or worker's own chains (settled H1), one for peers that proved an identity and
- * one, with its own budget, for strangers (H3). Used from one thread, synchronously.
+ * One writer of the hit log: the process's or worker's own chains, one for peers that proved an identity and
+ * one, with its own budget, for strangers. Used from one thread, synchronously.
  */
 export type Recorder = {
   /**
@@ -27,7 +27,7 @@ export type Recorder = {
   probe(): boolean;
   /** `fdatasync`, pending sums, retention: called once a second by the owner's timer. */
   tick(): void;
-  /** The current heads, for anchoring elsewhere (H4). */
+  /** The current heads, for anchoring elsewhere. */
   heads(): readonly ChainHead[];
   /** Flushes, syncs, closes. Safe to call twice. */
   close(): void;

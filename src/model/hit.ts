@@ -14,7 +14,7 @@ export type Hit = {
   /**
    * `request`: one HTTP request. `connection`: one that never became a request (refused handshake, not TLS, decoy).
    * `action`: something done through the API or the join door. `close`: the second record of a hit, by `of`.
-   * `process`: a gate or worker started, died, drained. `sum`: refusals of one source and reason, counted (H3).
+   * `process`: a gate or worker started, died, drained. `sum`: refusals of one source and reason, counted.
    */
   readonly kind: "request" | "connection" | "action" | "close" | "process" | "sum";
   readonly decision: "allowed" | "refused" | "fault";

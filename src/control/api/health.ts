@@ -1,7 +1,7 @@
 import { z } from "@hono/zod-openapi";
 import { Answer, type ApiWorld, addOperation, type ControlApp } from "./operation.ts";
 
-/** Liveness, readiness and metrics, on the control port because there they need an identity (H8). */
+/** Liveness, readiness and metrics, on the control port because there they need an identity. */
 export function addHealth(app: ControlApp, { needs, registry, store }: ApiWorld): void {
   addOperation(
     app,

@@ -102,7 +102,7 @@ export function addStatus(app: ControlApp, world: ApiWorld): void {
   }
 }
 
-/** H10: a port on loopback is open to every process of its machine, whatever the gate decides. */
+/** A port on loopback is open to every process of its machine, whatever the gate decides. */
 function roadsAround(register: Register | undefined): string[] {
   const open: string[] = [];
   const plain: string[] = [];

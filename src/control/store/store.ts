@@ -73,7 +73,7 @@ export type ControlStore = {
   saveGate(state: GateState): Promise<void>;
   gates(): Promise<readonly GateState[]>;
 
-  // Anchors: heads of hit-log chains kept elsewhere than the log (H4). Not synced: there is one a second.
+  // Anchors: heads of hit-log chains kept elsewhere than the log. Not synced: there is one a second.
   /** Never moves a chain backwards. Resolves to those that contradict what is stored: the log was changed. */
   saveAnchors(anchors: readonly Anchor[]): Promise<readonly Anchor[]>;
   anchors(source?: string): Promise<readonly Anchor[]>;
