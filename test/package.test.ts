@@ -15,6 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { after, before, test } from "node:test";
+import { skipOutsideCi } from "./harness/skip-outside-ci.ts";
 
 const root = join(import.meta.dirname, "..");
 const scratch = mkdtempSync(join(tmpdir(), "sallyport-package-"));
@@ -142,7 +143,8 @@ test("in a clone an older Node hands over to the clone's own, with arguments and
 });
 
 test("who ends the older Node by its id ends everything, in order", async (t) => {
-  if (!existsSync(join(programs, "node"))) return t.skip("this platform has no Node in the clone");
+  if (!existsSync(join(programs, "node")))
+    return skipOutsideCi(t, "this platform has no Node in the clone");
   const shop = join(scratch, "shop");
   mkdirSync(shop);
   const doors = ["control", "join", "ops", "data"].map((it) => `${it}: { bind: "127.0.0.1:0" }`);

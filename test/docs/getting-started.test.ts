@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { skipOutsideCi } from "../harness/skip-outside-ci.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 
@@ -19,7 +20,8 @@ const canIsolate =
     0;
 
 test("docs/getting-started.md works when it is followed to the letter", async (t) => {
-  if (!canIsolate) return t.skip("needs unshare(1), ip(8) and the right to make namespaces");
+  if (!canIsolate)
+    return skipOutsideCi(t, "needs unshare(1), ip(8) and the right to make namespaces");
   const home = mkdtempSync(join(tmpdir(), "sallyport-newcomer-"));
   t.after(() => rmSync(home, { recursive: true, force: true, maxRetries: 10 }));
   // Step 0, as the page has it, but for "npm ci".

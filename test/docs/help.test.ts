@@ -7,6 +7,7 @@ import { test } from "node:test";
 import type { Command } from "commander";
 import { commands } from "../../src/cli/commands.ts";
 import { completionScript, shells } from "../../src/cli/completion-script.ts";
+import { skipOutsideCi } from "../harness/skip-outside-ci.ts";
 
 /** Every command and subcommand, as it is typed. */
 async function everyCommand(): Promise<{ typed: string; help: string; made: Command }[]> {
@@ -126,7 +127,7 @@ test("completions offer every command and none of the hidden options", async () 
 
 test("a terminal gets colours, and none where NO_COLOR is set", async (t) => {
   const terminal = "script"; // script(1) runs a command in a terminal of its own
-  if (spawnSync(terminal, ["--version"]).status !== 0) return t.skip("needs script(1)");
+  if (spawnSync(terminal, ["--version"]).status !== 0) return skipOutsideCi(t, "needs script(1)");
   const folder = mkdtempSync(join(tmpdir(), "sallyport-help-"));
   t.after(() => rmSync(folder, { recursive: true }));
   const typed = (line: string) => `${process.execPath} ${launcher} ${line}`;

@@ -210,10 +210,7 @@ const second = setInterval(() => {
   warnWhenStale();
 }, 1_000);
 const follower = setInterval(() => {
-  if (register !== undefined)
-    doors
-      .follow(register, pool)
-      .catch((cause: unknown) => log.error({ err: String(cause) }, "doors"));
+  if (register !== undefined) void doors.follow(register, pool);
 }, followEveryMs);
 // Under `up`, control invites a gate again whose machine slept past the end of its leaves: they are taken up by starting anew.
 link.on("token", () => {
@@ -250,9 +247,7 @@ async function serve(snapshot: Snapshot): Promise<string | undefined> {
   const held = new Set(Object.keys(data.names ?? {}));
   if (servedNames().some((name) => !held.has(name))) dataRenewal.soon();
   // From here on the view is in force: a door that cannot be opened is reported, and does not undo it.
-  await doors
-    .follow(next, pool)
-    .catch((cause: unknown) => log.error({ err: String(cause) }, "doors"));
+  await doors.follow(next, pool);
   await openOps(next).catch((cause: unknown) => log.error({ err: String(cause) }, "ops door"));
   if (!announced) {
     announced = true;
