@@ -51,6 +51,11 @@ export function statePath(option: string | undefined, besideFolder: string): str
   return option ?? readSetting("state") ?? join(besideFolder, ".sallyport");
 }
 
+/** Where the processes of this state keep their compiled code: who may write there could as well replace a key. */
+export function codeDirIn(stateDir: string): string {
+  return join(stateDir, "code");
+}
+
 /** The gate that lives in this state directory, when there is exactly one. */
 export function onlyGateIn(state: string): string | undefined {
   try {

@@ -2,7 +2,7 @@ import { resolve } from "node:path";
 import { Command } from "commander";
 import { loadRegister } from "../load-register.ts";
 import { needNode24 } from "../need-node.ts";
-import { openState, statePath } from "../open-state.ts";
+import { codeDirIn, openState, statePath } from "../open-state.ts";
 import { output } from "../output.ts";
 import { programLog } from "../program-log.ts";
 import { readDrainMs } from "../settings.ts";
@@ -57,6 +57,7 @@ async function run(options: Options): Promise<void> {
   const supervisor = startSupervisor({
     log,
     drainMs,
+    codeDir: codeDirIn(stateDir),
     children: [
       {
         name: "control",

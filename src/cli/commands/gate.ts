@@ -4,7 +4,7 @@ import { Command } from "commander";
 import { isName } from "../../model/principal.ts";
 import { Exit } from "../exit.ts";
 import { needNode24 } from "../need-node.ts";
-import { onlyGateIn, openState, statePath } from "../open-state.ts";
+import { codeDirIn, onlyGateIn, openState, statePath } from "../open-state.ts";
 import { output } from "../output.ts";
 import { programLog } from "../program-log.ts";
 import { readDrainMs } from "../settings.ts";
@@ -60,6 +60,7 @@ async function run(options: Options): Promise<void> {
   const supervisor = startSupervisor({
     log,
     drainMs,
+    codeDir: codeDirIn(stateDir),
     children: [
       {
         name,

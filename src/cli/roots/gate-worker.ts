@@ -1,4 +1,5 @@
 import { randomBytes, X509Certificate } from "node:crypto";
+import { flushCompileCache } from "node:module";
 import { parentPort, workerData } from "node:worker_threads";
 import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
 import { classifyAddress, formatHostPort, parseAddress } from "../../base/address.ts";
@@ -140,6 +141,7 @@ async function follow(order: Order): Promise<void> {
       const key = admitAt(plan);
       const admits = (ip: string): boolean => admitted.get(key)?.(ip) ?? false;
       await plane.open({ fd, allowed: plan.at, door: plan.door, admits });
+      setImmediate(flushCompileCache); // a gate that is killed cannot do it then
       return;
     }
     case "admit":

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { flushCompileCache } from "node:module";
 import { ListenFailed } from "./hold-descriptors.ts";
 import type { Descriptor, Doors, FromChild } from "./messages.ts";
 
@@ -70,7 +71,11 @@ export function linkToSupervisor(onDrain: () => void): SupervisorLink {
       });
     },
     release: (host, port) => tell({ kind: "release", host, port }),
-    ready: (doors) => tell({ kind: "ready", doors }),
+    ready(doors) {
+      tell({ kind: "ready", doors });
+      // Node keeps compiled code when a process ends by itself. One that is killed needs it most.
+      setImmediate(flushCompileCache);
+    },
     send: tell,
     on(kind, hear) {
       hearers.set(kind, hear);

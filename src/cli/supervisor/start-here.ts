@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import type { Log } from "../../base/log.ts";
+import { codeDirIn } from "../open-state.ts";
 import { type Supervisor, startSupervisor } from "./start-supervisor.ts";
 
 export const controlName = "control";
@@ -26,6 +27,7 @@ export function startHere(options: {
   const supervisor = startSupervisor({
     log,
     drainMs,
+    codeDir: codeDirIn(stateDir),
     ...(onLine && { onLine }),
     // Somebody is looking: a start that keeps failing should end and say so.
     firstTries: 4,

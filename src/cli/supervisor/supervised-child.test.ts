@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
+import { until } from "../../../test/harness/until.ts";
 import { silentLog } from "../../base/log.ts";
 import { startSupervisor } from "./start-supervisor.ts";
 
@@ -34,3 +35,33 @@ process.send({ kind: "ready", doors: {} });
   await supervisor.ready;
   assert.doesNotMatch(readFileSync(said, "utf8"), /sp1\.secret/);
 });
+
+test("compiled code is kept where it was said, by a child that is killed as well", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "sallyport-child-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  const root = join(dir, "root.mjs");
+  const link = new URL("./link-to-supervisor.ts", import.meta.url);
+  writeFileSync(
+    root,
+    `import { linkToSupervisor } from ${JSON.stringify(link.href)};
+linkToSupervisor(() => process.exit(0)).ready({});
+`,
+  );
+  const codeDir = join(dir, "code");
+  const supervisor = startSupervisor({
+    log: silentLog,
+    drainMs: 2_000,
+    codeDir,
+    children: [{ name: "one", root: pathToFileURL(root), config: {} }],
+  });
+  t.after(() => supervisor.close());
+  await supervisor.ready;
+  await until("the code is kept", () => files(codeDir) > 0);
+  supervisor.kill();
+});
+
+function files(dir: string): number {
+  if (!existsSync(dir)) return 0;
+  return readdirSync(dir, { recursive: true, withFileTypes: true }).filter((one) => one.isFile())
+    .length;
+}
