@@ -5,6 +5,8 @@ import { snapshotName } from "../model/snapshot.ts";
 import type { View } from "../policy/view.ts";
 import { type RequestHead, RequestParser } from "../wire/http1/request-parser.ts";
 import type { WireError } from "../wire/wire-error.ts";
+import { closeInOrder } from "./accept/close-in-order.ts";
+import { readLent } from "./accept/lent-reads.ts";
 import { DeniedBy } from "./authorize/permit.ts";
 import { bounds } from "./bounds.ts";
 import { type Client, Exchange } from "./forward/exchange.ts";
@@ -12,7 +14,6 @@ import type { Origins } from "./forward/origins.ts";
 import type { Caller } from "./identify/caller.ts";
 import { RateLimited } from "./limit/limit.ts";
 import type { Needs } from "./needs.ts";
-import { closeInOrder } from "./record/close-in-order.ts";
 import type { Outbox } from "./record/outbox.ts";
 import { refusalBytes } from "./refuse.ts";
 import { type Attempt, serve } from "./serve.ts";
@@ -98,7 +99,7 @@ export class Session implements Client {
         underscoreHeaders: this.#underscores,
       },
     );
-    socket.on("data", (chunk: Buffer) => this.#onData(chunk));
+    readLent(socket, (chunk) => this.#onData(chunk));
     socket.on("drain", () => this.#onDrain());
     socket.on("end", () => this.#onPeerEnd());
     socket.on("error", () => undefined); // "close" follows
@@ -474,7 +475,6 @@ export class Session implements Client {
   #end(): void {
     if (this.#closed) return;
     this.#ending = true;
-    this.#socket.removeAllListeners("data");
     closeInOrder(this.#socket);
   }
 }

@@ -14,8 +14,8 @@ import type { RefusalCode } from "../../model/refusal.ts";
 import { readClientHello } from "../../wire/client-hello.ts";
 import { bounds } from "../bounds.ts";
 import type { Needs } from "../needs.ts";
-import { closeInOrder } from "../record/close-in-order.ts";
 import type { Outbox } from "../record/outbox.ts";
+import { closeInOrder } from "./close-in-order.ts";
 
 /** The gate's leaves: its own, and one for each name that callers may put into SNI. */
 export type ServerCredentials = {

@@ -38,20 +38,23 @@ export function resolve(host: string): Promise<readonly string[]> {
   });
 }
 
-const readBytes = 65_536;
+/**
+ * One for all upstreams of a thread, and not the one of `accept/lent-reads`: whatever an answer makes us write to its caller, what the caller sends
+ * meanwhile cannot fall on top of it.
+ */
+const readBytes = Buffer.allocUnsafeSlow(65_536);
 
 /**
- * Opens one connection. Bytes are read into a buffer that the connection owns and reuses; `onBytes` must be done with them when
- * it returns. Exactly one of `onOpen` and `onError` is called before anything else.
+ * Opens one connection. Bytes are only lent: `on.bytes` must be done with them when it returns. Exactly one of `onOpen` and `onError` is called before anything else.
  */
 export function open(
   to: Extract<Upstream, { kind: "unix" }> | { kind: "tcp"; host: string; port: number },
   on: { bytes(bytes: Buffer): void; open(): void; error(code: string): void },
 ): Socket {
   const onread = {
-    buffer: Buffer.allocUnsafeSlow(readBytes),
-    callback(count: number, buffer: Uint8Array): boolean {
-      on.bytes((buffer as Buffer).subarray(0, count));
+    buffer: readBytes,
+    callback(count: number): boolean {
+      on.bytes(readBytes.subarray(0, count));
       return true;
     },
   };

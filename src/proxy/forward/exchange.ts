@@ -126,7 +126,7 @@ export class Exchange implements ResponseSink, Pending {
     if (this.#over) return true;
     if (chunk.length >= Gathered.smallBytes || this.head.body !== "chunked") {
       this.#flushRequest();
-      return this.#passRequest(chunk);
+      return this.#passRequest(Buffer.from(chunk)); // it is only lent
     }
     if (this.#gatheredIn.isEmpty) queueMicrotask(this.#flushRequest);
     else if (!this.#gatheredIn.hasRoom) this.#flushRequest();

@@ -1,10 +1,11 @@
 import type { Socket } from "node:net";
 import { bounds } from "../bounds.ts";
+import { readLent } from "./lent-reads.ts";
 
 /**
  * Ends a connection so that the peer sees what was written last: half-close, read and discard what still comes, then destroy. A plain
- * destroy resets the connection while the peer is sending, and its kernel throws our answer away. Takes ownership of the socket; its
- * "data" listeners must be gone.
+ * destroy resets the connection while the peer is sending, and its kernel throws our answer away. Takes ownership of the socket:
+ * whoever read it hears nothing more.
  */
 export function closeInOrder(socket: Socket): void {
   if (socket.destroyed) return;
@@ -16,7 +17,7 @@ export function closeInOrder(socket: Socket): void {
   const timer = setTimeout(end, bounds.discardMs);
   socket.once("close", () => clearTimeout(timer));
   socket.on("error", end);
-  socket.on("data", (chunk: Buffer) => {
+  readLent(socket, (chunk) => {
     left -= chunk.length;
     if (left < 0) end();
   });
@@ -25,6 +26,5 @@ export function closeInOrder(socket: Socket): void {
     if (socket.writableFinished) end();
     else socket.once("finish", end);
   });
-  socket.resume();
   socket.end();
 }
