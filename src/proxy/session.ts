@@ -493,8 +493,8 @@ function acceptsUnderscores(view: View | undefined): boolean {
 }
 
 function refuseUnderscores(head: RequestHead): void {
-  for (let i = 0; i < head.headers.length; i += 2)
-    if (head.headers[i]?.includes("_"))
+  for (let which = 0; which < head.fields.count; which++)
+    if (head.fields.name(which).includes("_"))
       throw new Refusal("bad_header", "a field name with an underscore");
 }
 

@@ -31,7 +31,7 @@ export function traceRequests(
         log.add(
           headLine([head.method, head.target, `1.${head.minor}`], head.body, head.contentLength, {
             keep: head.keepAlive,
-            headers: head.headers,
+            headers: head.fields.flat,
           }),
         );
         log.add(
@@ -81,7 +81,7 @@ export function traceResponses(
           head.contentLength,
           {
             keep: head.keepAlive,
-            headers: head.headers,
+            headers: head.fields.flat,
           },
         ),
       );

@@ -1,6 +1,5 @@
 import { field, recognizeName } from "../../wire/http1/fields.ts";
-import type { RequestHead } from "../../wire/http1/request-parser.ts";
-import type { ResponseHead } from "../../wire/http1/response-parser.ts";
+import type { HeadFields } from "../../wire/http1/head-fields.ts";
 
 /**
  * Which header fields cross the gate. Hop-by-hop fields end here (RFC 9110 section 7.6.1); whatever could pose as something that
@@ -99,21 +98,15 @@ const requestVerdicts = verdictsById(judgeRequest);
 const responseVerdicts = verdictsById(judgeResponse);
 
 /** `requestFate` of field `which` of a head that a parser has read. */
-export function requestFieldFate(
-  head: Pick<RequestHead, "fields" | "headers">,
-  which: number,
-): Fate {
-  const verdict = requestVerdicts[head.fields[which] as number] as number;
-  return verdict === 255 ? requestFate(head.headers[which * 2] as string) : (verdict as Fate);
+export function requestFieldFate(fields: HeadFields, which: number): Fate {
+  const verdict = requestVerdicts[fields.ids[which] as number] as number;
+  return verdict === 255 ? requestFate(fields.name(which)) : (verdict as Fate);
 }
 
 /** `responseFate` of field `which` of a head that a parser has read. */
-export function responseFieldFate(
-  head: Pick<ResponseHead, "fields" | "headers">,
-  which: number,
-): Fate {
-  const verdict = responseVerdicts[head.fields[which] as number] as number;
-  return verdict === 255 ? responseFate(head.headers[which * 2] as string) : (verdict as Fate);
+export function responseFieldFate(fields: HeadFields, which: number): Fate {
+  const verdict = responseVerdicts[fields.ids[which] as number] as number;
+  return verdict === 255 ? responseFate(fields.name(which)) : (verdict as Fate);
 }
 
 export const requestFate = remembered(judgeRequest);

@@ -2,6 +2,7 @@ import { Refusal } from "../../model/refusal.ts";
 import type { RequestHead } from "../../wire/http1/request-parser.ts";
 import type { Permit } from "../authorize/permit.ts";
 import { fate, requestFieldFate } from "./hygiene.ts";
+import { keptLines } from "./kept-lines.ts";
 
 export type RequestHeadOut = {
   /** The head as it goes to the upstream, with its empty line. */
@@ -22,21 +23,17 @@ export function requestHead(head: RequestHead, permit: Permit, via: string): Req
   const { method, path, query, host } = permit.target;
   let text = `${method} ${path}${query} HTTP/1.1\r\nHost: ${host}\r\n`;
   let canary: string | undefined;
-  const { headers, connectionNames } = head;
-  for (let i = 0; i < headers.length; i += 2) {
-    const name = headers[i] as string;
-    const value = headers[i + 1] as string;
-    switch (requestFieldFate(head, i >> 1)) {
-      case fate.keep:
-        if (connectionNames.length > 0 && connectionNames.includes(name.toLowerCase())) break;
-        text += `${name}: ${value}\r\n`;
-        break;
+  let more = "";
+  const { fields } = head;
+  text += keptLines(fields, head.connectionNames, requestFieldFate, (verdict, which) => {
+    const value = fields.value(which);
+    switch (verdict) {
       case fate.te:
-        if (value.toLowerCase() === "trailers") text += "TE: trailers\r\n";
+        if (value.toLowerCase() === "trailers") more += "TE: trailers\r\n";
         break;
       case fate.via:
         if (value.includes(via)) throw new Refusal("loop", `Via already names ${via}`);
-        text += `Via: ${value}\r\n`;
+        more += `Via: ${value}\r\n`;
         break;
       case fate.canary:
         if (isLabel(value)) canary = value;
@@ -48,8 +45,8 @@ export function requestHead(head: RequestHead, permit: Permit, via: string): Req
       default:
         break;
     }
-  }
-  text += `Sallyport-Caller: ${permit.caller.uri}\r\nVia: 1.1 ${via}\r\n`;
+  });
+  text += `${more}Sallyport-Caller: ${permit.caller.uri}\r\nVia: 1.1 ${via}\r\n`;
   if (head.body === "chunked") text += "Transfer-Encoding: chunked\r\n\r\n";
   else if (head.body === "length" || expectsContent.has(method))
     text += `Content-Length: ${head.contentLength}\r\n\r\n`;

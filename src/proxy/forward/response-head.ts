@@ -1,5 +1,6 @@
 import type { ResponseHead } from "../../wire/http1/response-parser.ts";
-import { fate, responseFieldFate } from "./hygiene.ts";
+import { responseFieldFate } from "./hygiene.ts";
+import { keptLines } from "./kept-lines.ts";
 
 /** How the body of a response is delimited towards the client. */
 export type Framing = "none" | "length" | "chunked" | "close";
@@ -19,14 +20,7 @@ export function responseHead(
   framing: Framing,
   connection: "close" | "keep-alive" | undefined,
 ): string {
-  let text = `HTTP/1.1 ${head.status} ${head.reason}\r\n`;
-  const { headers, connectionNames } = head;
-  for (let i = 0; i < headers.length; i += 2) {
-    const name = headers[i] as string;
-    if (responseFieldFate(head, i >> 1) !== fate.keep) continue;
-    if (connectionNames.length > 0 && connectionNames.includes(name.toLowerCase())) continue;
-    text += `${name}: ${headers[i + 1]}\r\n`;
-  }
+  let text = `HTTP/1.1 ${head.status} ${head.reason}\r\n${keptLines(head.fields, head.connectionNames, responseFieldFate)}`;
   // To a HEAD or with a 304 the length that a GET would have had is passed on; 1xx and 204 have none (RFC 9110 section 8.6).
   const mayHaveLength = head.status >= 200 && head.status !== 204;
   if (framing === "length" || (framing === "none" && head.hasContentLength && mayHaveLength))

@@ -1,4 +1,4 @@
-/** The field names that mean something to a proxy. 0 is every other name. */
+/** The field names that mean something to a proxy, and some that are on every other message. 0 is every other name. */
 export const field = {
   other: 0,
   host: 1,
@@ -37,6 +37,25 @@ export const field = {
   xForwarded: 33,
   /** Any `Sallyport-…`: said by a gate, never by its callers. */
   sallyport: 34,
+  // Known so that nobody has to look them up by their text: common, and nothing to us.
+  accept: 35,
+  acceptEncoding: 36,
+  acceptLanguage: 37,
+  server: 38,
+  etag: 39,
+  lastModified: 40,
+  vary: 41,
+  age: 42,
+  origin: 43,
+  xRequestId: 44,
+  traceparent: 45,
+  tracestate: 46,
+  ifMatch: 47,
+  ifNoneMatch: 48,
+  contentLanguage: 49,
+  expires: 50,
+  acceptRanges: 51,
+  xContentTypeOptions: 52,
 } as const;
 
 export type FieldId = (typeof field)[keyof typeof field];
@@ -74,6 +93,24 @@ const names: readonly (readonly [name: string, id: FieldId])[] = [
   ["forwarded", field.forwarded],
   ["cache-control", field.cacheControl],
   ["location", field.location],
+  ["accept", field.accept],
+  ["accept-encoding", field.acceptEncoding],
+  ["accept-language", field.acceptLanguage],
+  ["server", field.server],
+  ["etag", field.etag],
+  ["last-modified", field.lastModified],
+  ["vary", field.vary],
+  ["age", field.age],
+  ["origin", field.origin],
+  ["x-request-id", field.xRequestId],
+  ["traceparent", field.traceparent],
+  ["tracestate", field.tracestate],
+  ["if-match", field.ifMatch],
+  ["if-none-match", field.ifNoneMatch],
+  ["content-language", field.contentLanguage],
+  ["expires", field.expires],
+  ["accept-ranges", field.acceptRanges],
+  ["x-content-type-options", field.xContentTypeOptions],
 ];
 
 const prefixes: readonly (readonly [prefix: string, id: FieldId])[] = [
@@ -115,9 +152,11 @@ export function recognizeName(name: string): FieldId {
   return recognize(octets, 0, octets.length);
 }
 
-/** The field that a name becomes for those who read `_` as `-`, `other` when it has no underscore. */
+/** The field that a name becomes for those who read `_` as `-`, `other` when it has no underscore or means nothing to a proxy. */
 export function recognizeUnderscored(name: string): FieldId {
-  return name.includes("_") ? recognizeName(name.replaceAll("_", "-")) : field.other;
+  if (!name.includes("_")) return field.other;
+  const id = recognizeName(name.replaceAll("_", "-"));
+  return id < field.accept ? id : field.other;
 }
 
 function startsWith(bytes: Uint8Array, from: number, lower: Uint8Array): boolean {

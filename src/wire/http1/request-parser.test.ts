@@ -47,6 +47,11 @@ function listen(
   return [parser, heard];
 }
 
+/** A head with its fields as lists. */
+function spelledOut({ fields, ...head }: RequestHead) {
+  return { ...head, fields: fields.flat, ids: fields.ids };
+}
+
 const get = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
 
 test("a head says what the request line and the fields mean", () => {
@@ -58,13 +63,13 @@ test("a head says what the request line and the fields mean", () => {
       "latin1",
     ),
   );
-  assert.deepEqual(heads, [
+  assert.deepEqual(heads.map(spelledOut), [
     {
       method: "POST",
       target: "http://A:8/b?c",
       path: "/b?c",
       minor: 1,
-      headers: [
+      fields: [
         "Host",
         "a:8",
         "expect",
@@ -78,7 +83,7 @@ test("a head says what the request line and the fields mean", () => {
         "Upgrade",
         "h2c",
       ],
-      fields: [1, 5, 0, 4, 3, 6],
+      ids: [1, 5, 0, 4, 3, 6],
       host: "a:8",
       keepAlive: false,
       body: "chunked",

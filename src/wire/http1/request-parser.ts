@@ -10,6 +10,7 @@ import {
   staysOpen,
 } from "./field-values.ts";
 import { type FieldId, field, recognize, recognizeUnderscored, singleInRequest } from "./fields.ts";
+import { HeadFields, valueAt } from "./head-fields.ts";
 import { Intake } from "./intake.ts";
 import { KeptBytes } from "./kept-bytes.ts";
 import { CR, LF, latin1, SP, showOctet, targetOctets, tokenOctets } from "./octets.ts";
@@ -35,10 +36,7 @@ export type RequestHead = {
   readonly path: string;
   /** HTTP/1.0 or HTTP/1.1. */
   readonly minor: 0 | 1;
-  /** Flat: name, value, name, value. Order and spelling kept, white space around values removed. One unit is one octet. */
-  readonly headers: readonly string[];
-  /** What each field is, by pair: `fields[i]` belongs to `headers[2 * i]`. See `fields.ts`. */
-  readonly fields: readonly FieldId[];
+  readonly fields: HeadFields;
   /** The `Host` value as sent, port included, or the authority of an absolute target; checked. Undefined only in HTTP/1.0. */
   readonly host: string | undefined;
   /** Whether the client wants to send another request on this connection. */
@@ -306,8 +304,7 @@ export class RequestParser extends Intake {
     const minor = text.charCodeAt(this.#versionTo - 1) === 0x31 ? 1 : 0;
     const method = text.slice(0, this.#methodTo);
     const target = text.slice(this.#methodTo + 1, this.#targetTo);
-    const headers: string[] = [];
-    const fields: FieldId[] = [];
+    const ids: FieldId[] = [];
     let seen = 0;
     let seenHigh = 0;
     let host: string | undefined;
@@ -320,9 +317,7 @@ export class RequestParser extends Intake {
       const nameFrom = marks[which] as number;
       const nameTo = marks[which + 1] as number;
       const id = recognize(bytes, base + nameFrom, base + nameTo);
-      const value = text.slice(marks[which + 2], marks[which + 3]);
-      headers.push(text.slice(nameFrom, nameTo), value);
-      fields.push(id);
+      ids.push(id);
       if (id === field.other) {
         if (underscored && recognizeUnderscored(text.slice(nameFrom, nameTo)) !== field.other)
           return this.#no("bad_header", "a known field name with an underscore", after);
@@ -337,11 +332,11 @@ export class RequestParser extends Intake {
       }
       switch (id) {
         case field.host:
-          if (!isHost(value)) return this.#no("bad_host", "the Host is not a host", after);
-          host = value;
+          host = valueAt(text, marks, which);
+          if (!isHost(host)) return this.#no("bad_host", "the Host is not a host", after);
           break;
         case field.contentLength:
-          length = parseLength(value);
+          length = parseLength(valueAt(text, marks, which));
           if (length < 0)
             return this.#no(
               "ambiguous_length",
@@ -350,7 +345,7 @@ export class RequestParser extends Intake {
             );
           break;
         case field.transferEncoding:
-          if (!isChunked(value))
+          if (!isChunked(valueAt(text, marks, which)))
             return this.#no(
               "ambiguous_length",
               "the Transfer-Encoding is not chunked alone",
@@ -360,12 +355,12 @@ export class RequestParser extends Intake {
           break;
         case field.connection: {
           connection ??= { close: false, keepAlive: false, names: [] };
-          const wrong = readConnection(value, connection);
+          const wrong = readConnection(valueAt(text, marks, which), connection);
           if (wrong !== undefined) return this.#no("bad_header", wrong, after);
           break;
         }
         case field.expect:
-          if (value.toLowerCase() !== "100-continue")
+          if (valueAt(text, marks, which).toLowerCase() !== "100-continue")
             return this.#no("expectation_failed", "an expectation other than 100-continue", after);
           expects = true;
           break;
@@ -401,8 +396,7 @@ export class RequestParser extends Intake {
       target,
       path,
       minor,
-      headers,
-      fields,
+      fields: new HeadFields(text, marks.slice(0, count * 4), ids),
       host,
       keepAlive: connection === undefined ? minor === 1 : staysOpen(connection, minor),
       body,

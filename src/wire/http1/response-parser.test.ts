@@ -46,21 +46,25 @@ test("a head says what the status line and the fields mean", () => {
   const [parser, { heads }] = listen();
   parser.expect("HEAD");
   parser.push(Buffer.from(answer.slice(0, -2).replace("OK", "All Right")));
-  assert.deepEqual(heads, [
-    {
-      status: 200,
-      reason: "All Right",
-      minor: 1,
-      headers: ["Content-Length", "2", "Keep-Alive", "timeout=5"],
-      fields: [2, 8],
-      keepAlive: true,
-      keepAliveTimeoutSeconds: 5,
-      body: "none",
-      contentLength: 2,
-      hasContentLength: true,
-      connectionNames: [],
-    },
-  ]);
+  const [{ fields, ...head } = assert.fail("no head"), ...more] = heads;
+  assert.deepEqual(
+    [{ ...head, fields: fields.flat, ids: fields.ids }, ...more],
+    [
+      {
+        status: 200,
+        reason: "All Right",
+        minor: 1,
+        fields: ["Content-Length", "2", "Keep-Alive", "timeout=5"],
+        ids: [2, 8],
+        keepAlive: true,
+        keepAliveTimeoutSeconds: 5,
+        body: "none",
+        contentLength: 2,
+        hasContentLength: true,
+        connectionNames: [],
+      },
+    ],
+  );
 });
 
 test("one response after another on the same connection", () => {

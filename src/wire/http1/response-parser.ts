@@ -10,6 +10,7 @@ import {
   staysOpen,
 } from "./field-values.ts";
 import { type FieldId, field, recognize } from "./fields.ts";
+import { HeadFields, valueAt } from "./head-fields.ts";
 import { Intake } from "./intake.ts";
 import { KeptBytes } from "./kept-bytes.ts";
 import { CR, LF, latin1, SP, showOctet, valueOctets } from "./octets.ts";
@@ -29,10 +30,7 @@ export type ResponseHead = {
   /** The reason phrase, often empty. One unit is one octet. */
   readonly reason: string;
   readonly minor: 0 | 1;
-  /** Flat: name, value, name, value. Order and spelling kept, white space around values removed. One unit is one octet. */
-  readonly headers: readonly string[];
-  /** What each field is, by pair: `fields[i]` belongs to `headers[2 * i]`. See `fields.ts`. */
-  readonly fields: readonly FieldId[];
+  readonly fields: HeadFields;
   /** Whether the connection may carry another request after this response, as far as the upstream is concerned. */
   readonly keepAlive: boolean;
   /** What `Keep-Alive: timeout=` says, in seconds. */
@@ -284,8 +282,7 @@ export class ResponseParser extends Intake {
     const { marks, count } = this.#lines;
     const minor = text.charCodeAt(7) === 0x31 ? 1 : 0;
     const status = Number(text.slice(9, 12));
-    const headers: string[] = [];
-    const fields: FieldId[] = [];
+    const ids: FieldId[] = [];
     let length = -1;
     let chunked = false;
     let keepAliveTimeoutSeconds: number | undefined;
@@ -294,29 +291,27 @@ export class ResponseParser extends Intake {
       const nameFrom = marks[which] as number;
       const nameTo = marks[which + 1] as number;
       const id = recognize(bytes, base + nameFrom, base + nameTo);
-      const value = text.slice(marks[which + 2], marks[which + 3]);
-      headers.push(text.slice(nameFrom, nameTo), value);
-      fields.push(id);
+      ids.push(id);
       switch (id) {
         case field.contentLength:
           if (length >= 0) return this.#no("Content-Length twice", after);
-          length = parseLength(value);
+          length = parseLength(valueAt(text, marks, which));
           if (length < 0) return this.#no("the Content-Length is not one plain number", after);
           break;
         case field.transferEncoding:
           if (chunked) return this.#no("Transfer-Encoding twice", after);
-          if (!isChunked(value))
+          if (!isChunked(valueAt(text, marks, which)))
             return this.#no("the Transfer-Encoding is not chunked alone", after);
           chunked = true;
           break;
         case field.connection: {
           connection ??= { close: false, keepAlive: false, names: [] };
-          const wrong = readConnection(value, connection);
+          const wrong = readConnection(valueAt(text, marks, which), connection);
           if (wrong !== undefined) return this.#no(wrong, after);
           break;
         }
         case field.keepAlive:
-          keepAliveTimeoutSeconds ??= readKeepAliveTimeout(value);
+          keepAliveTimeoutSeconds ??= readKeepAliveTimeout(valueAt(text, marks, which));
           break;
         default: // says nothing about framing or the connection
       }
@@ -329,8 +324,7 @@ export class ResponseParser extends Intake {
       status,
       reason: text.slice(13, Math.max(13, this.#lineTo)),
       minor,
-      headers,
-      fields,
+      fields: new HeadFields(text, marks.slice(0, count * 4), ids),
       keepAlive: stays && body !== "close" && !this.#closing,
       keepAliveTimeoutSeconds,
       body,
