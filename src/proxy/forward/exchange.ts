@@ -1,4 +1,5 @@
 import { Refusal, type RefusalCode } from "../../model/refusal.ts";
+import { latin1 } from "../../wire/http1/octets.ts";
 import type { RequestHead } from "../../wire/http1/request-parser.ts";
 import type { ResponseHead } from "../../wire/http1/response-parser.ts";
 import type { Permit } from "../authorize/permit.ts";
@@ -44,6 +45,8 @@ const crlf = "\r\n";
 const lastChunk = "0\r\n\r\n";
 /** Responses up to this size leave in one write with their head. */
 const joinBytes = 32_768;
+/** Up to this they are cheaper as a piece of the head's text. */
+const textBytes = 4_096;
 
 /**
  * One request on its way through: owns the upstream connection while it has one, and gives it back or closes it, whatever
@@ -58,9 +61,11 @@ export class Exchange implements ResponseSink, Pending {
   readonly #text: string;
   #cancelTake: (() => void) | undefined;
   #taken: Taken | undefined;
-  #waitingBody: Buffer[] = [];
-  readonly #gatheredIn = new Gathered();
-  readonly #gatheredOut = new Gathered();
+  /** The request's body while there is no connection for it. */
+  #waitingBody: Buffer[] | undefined;
+  // Most exchanges have nothing to gather.
+  #gatheredIn: Gathered | undefined;
+  #gatheredOut: Gathered | undefined;
   #requestDone = false;
   // Both are read off the clock by `sweep`, not here: a request would pay for a dozen looks that nobody needs.
   #requestEndedMs: number | undefined;
@@ -81,7 +86,9 @@ export class Exchange implements ResponseSink, Pending {
   #framing: Framing = "none";
   #keepAlive = false;
   #out = "";
-  #outBody: Buffer[] = [];
+  /** The response's body while its record is not written: a small one as text, so that it leaves with the head in one piece. */
+  #outText = "";
+  #outBody: Buffer[] | undefined;
   #outBytes = 0;
   #informational: string | undefined;
   #responseBegun = false;
@@ -128,22 +135,24 @@ export class Exchange implements ResponseSink, Pending {
       this.#flushRequest();
       return this.#passRequest(Buffer.from(chunk)); // it is only lent
     }
-    if (this.#gatheredIn.isEmpty) queueMicrotask(this.#flushRequest);
+    this.#gatheredIn ??= new Gathered();
+    if (this.#gatheredIn.isEmpty) queueMicrotask(() => this.#flushRequest());
     else if (!this.#gatheredIn.hasRoom) this.#flushRequest();
     this.#gatheredIn.add(chunk);
     return true;
   }
 
   /** Passes small parts on together: at the end of the read that brought them, and before what must not overtake them. */
-  readonly #flushRequest = (): void => {
-    if (this.#gatheredIn.isEmpty) return;
+  #flushRequest(): void {
+    if (this.#gatheredIn === undefined || this.#gatheredIn.isEmpty) return;
     const joined = this.#gatheredIn.take();
     if (!this.#over && !this.#passRequest(joined)) this.#client.pauseRequest();
-  };
+  }
 
   #passRequest(chunk: Buffer): boolean {
     const taken = this.#taken;
     if (taken !== undefined) return this.#sendBody(taken, chunk);
+    this.#waitingBody ??= [];
     this.#waitingBody.push(chunk);
     return false;
   }
@@ -234,27 +243,34 @@ export class Exchange implements ResponseSink, Pending {
     if (this.#framing === "none") return;
     if (chunk.length >= Gathered.smallBytes || this.#framing === "length") {
       this.#flushResponse();
-      this.#passResponse(Buffer.from(chunk)); // the connection reuses the memory behind it
+      this.#passResponse(chunk);
       return;
     }
-    if (this.#gatheredOut.isEmpty) queueMicrotask(this.#flushResponse);
+    this.#gatheredOut ??= new Gathered();
+    if (this.#gatheredOut.isEmpty) queueMicrotask(() => this.#flushResponse());
     else if (!this.#gatheredOut.hasRoom) this.#flushResponse();
     this.#gatheredOut.add(chunk);
   }
 
-  readonly #flushResponse = (): void => {
-    if (this.#gatheredOut.isEmpty) return;
+  #flushResponse(): void {
+    if (this.#gatheredOut === undefined || this.#gatheredOut.isEmpty) return;
     const joined = this.#gatheredOut.take();
     if (!this.#over) this.#passResponse(joined);
-  };
+  }
 
+  /** The chunk is only lent. */
   #passResponse(chunk: Buffer): void {
     if (this.#released) {
-      if (!this.#sendChunk(chunk)) this.#taken?.connection.pause();
+      if (!this.#sendChunk(Buffer.from(chunk))) this.#taken?.connection.pause();
       return;
     }
-    this.#outBody.push(chunk);
     this.#outBytes += chunk.length;
+    if (this.#outBody === undefined && this.#outBytes <= textBytes) {
+      this.#outText += latin1(chunk, 0, chunk.length);
+      return;
+    }
+    this.#outBody ??= [];
+    this.#outBody.push(Buffer.from(chunk));
     if (this.#outBytes > bounds.pendingBytes) this.#taken?.connection.pause();
   }
 
@@ -348,16 +364,22 @@ export class Exchange implements ResponseSink, Pending {
   }
 
   /** Head and whatever of the body is here, in one write where it is small. */
-  #sendFirst(text: string): void {
-    const body = this.#outBody;
-    this.#outBody = [];
+  #sendFirst(head: string): void {
     const framed = this.#framing === "chunked";
-    if (body.length === 0 && !(framed && this.#responseDone)) {
+    const first = this.#outText;
+    const bytes = this.#outBytes - first.length;
+    const body = this.#outBody;
+    this.#outBody = undefined;
+    this.#outText = "";
+    let text = head;
+    if (first !== "") text += framed ? `${first.length.toString(16)}\r\n${first}\r\n` : first;
+    if (body === undefined) {
+      if (framed && this.#responseDone) text += this.#lastChunk();
       this.#client.write(text);
       return;
     }
-    if (!framed && this.#outBytes <= joinBytes) {
-      const whole = Buffer.allocUnsafe(text.length + this.#outBytes);
+    if (!framed && bytes <= joinBytes) {
+      const whole = Buffer.allocUnsafe(text.length + bytes);
       let at = whole.write(text, "latin1");
       for (const chunk of body) at += chunk.copy(whole, at);
       this.#client.write(whole);
@@ -382,11 +404,12 @@ export class Exchange implements ResponseSink, Pending {
   }
 
   #sendLast(): void {
-    if (this.#framing !== "chunked") return;
+    if (this.#framing === "chunked") this.#client.write(this.#lastChunk());
+  }
+
+  #lastChunk(): string {
     const trailers = this.#responseTrailers;
-    this.#client.write(
-      trailers === undefined ? lastChunk : `0\r\n${fieldLines(trailers, responseFate)}\r\n`,
-    );
+    return trailers === undefined ? lastChunk : `0\r\n${fieldLines(trailers, responseFate)}\r\n`;
   }
 
   #begin(taken: Taken): void {
@@ -402,13 +425,13 @@ export class Exchange implements ResponseSink, Pending {
       taken.connection.bodyOf = this.permit.caller.name;
     taken.connection.begin(this.head.method, this);
     const waiting = this.#waitingBody;
-    this.#waitingBody = [];
-    if (waiting.length === 0 && (!this.#requestDone || this.head.body !== "chunked")) {
+    this.#waitingBody = undefined;
+    if (waiting === undefined && (!this.#requestDone || this.head.body !== "chunked")) {
       taken.connection.writeHead(this.#text);
     } else {
       taken.connection.together(() => {
         taken.connection.writeHead(this.#text);
-        for (const chunk of waiting) this.#sendBody(taken, chunk);
+        for (const chunk of waiting ?? []) this.#sendBody(taken, chunk);
         if (this.#requestDone) this.#sendEnd(taken, this.#trailers);
       });
     }
@@ -465,8 +488,8 @@ export class Exchange implements ResponseSink, Pending {
     const taken = this.#taken;
     this.#taken = undefined;
     taken?.connection.destroy();
-    this.#waitingBody = [];
-    this.#outBody = [];
+    this.#waitingBody = undefined;
+    this.#outBody = undefined;
   }
 }
 
