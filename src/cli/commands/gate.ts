@@ -8,6 +8,7 @@ import { codeDirIn, onlyGateIn, openState, statePath } from "../open-state.ts";
 import { output } from "../output.ts";
 import { programLog } from "../program-log.ts";
 import { readDrainMs } from "../settings.ts";
+import { givenDescriptors } from "../supervisor/given-descriptors.ts";
 import { runUntilStopped } from "../supervisor/run-until-stopped.ts";
 import { startSupervisor } from "../supervisor/start-supervisor.ts";
 
@@ -61,6 +62,7 @@ async function run(options: Options): Promise<void> {
     log,
     drainMs,
     codeDir: codeDirIn(stateDir),
+    given: givenDescriptors(process.env, process.pid),
     children: [
       {
         name,

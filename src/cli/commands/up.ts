@@ -10,6 +10,7 @@ import { output, table } from "../output.ts";
 import { printProblems } from "../print-problems.ts";
 import { programLog } from "../program-log.ts";
 import { readDrainMs } from "../settings.ts";
+import { givenDescriptors } from "../supervisor/given-descriptors.ts";
 import type { Doors } from "../supervisor/messages.ts";
 import { runUntilStopped } from "../supervisor/run-until-stopped.ts";
 import { controlName, gateName, startHere } from "../supervisor/start-here.ts";
@@ -72,7 +73,13 @@ async function run(file: string | undefined, options: Options): Promise<void> {
   const stateDir = openState(statePath(options.state, dirname(first.path)));
   const adminDir = join(stateDir, "admin");
   const log = programLog();
-  const supervisor = startHere({ stateDir, files: first.files, drainMs, log });
+  const supervisor = startHere({
+    stateDir,
+    files: first.files,
+    drainMs,
+    log,
+    given: givenDescriptors(process.env, process.pid),
+  });
   await runUntilStopped(supervisor, log, (stop) => {
     if (options.json) output.json({ doors: supervisor.doors(), state: stateDir, admin: adminDir });
     else printPicture(supervisor.doors(), stateDir, first.path, options);

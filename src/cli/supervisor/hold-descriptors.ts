@@ -2,6 +2,7 @@ import * as net from "node:net";
 import { getSystemErrorName } from "node:util";
 import { formatHostPort, parseAddress } from "../../base/address.ts";
 import { assertBound } from "../../base/guard.ts";
+import type { Given } from "./given-descriptors.ts";
 import type { Descriptor } from "./messages.ts";
 
 /** Why an address could not be held; the message says what to do. */
@@ -20,6 +21,8 @@ export type Held = {
   readonly askedPort: number;
   readonly port: number;
   readonly handle: Descriptor;
+  /** Set when it was bound by whoever started us. */
+  readonly given?: Given;
 };
 
 /** Addresses one program may hold: far more than a register names, far fewer than the kernel has descriptors. */
@@ -29,12 +32,14 @@ const heldMax = 512;
  * Listening descriptors that outlive the children who serve them: while this end is open the kernel keeps accepting into
  * the backlog, and the child that comes next finds it. Each address is bound once; children get duplicates.
  */
-export function holdDescriptors() {
+export function holdDescriptors(given: readonly Given[] = []) {
   const held = new Set<Held>();
+  /** Bound by whoever started us, and nobody's door yet. */
+  const spare = new Set(given);
 
   return {
     /**
-     * The descriptor of an address, bound now or held already. `nth` tells apart several wishes of one owner for any port
+     * The descriptor of an address: given, held already, or bound now. `nth` tells apart several wishes of one owner for any port
      * (0) of one host. Fails closed: only an IP literal is bound, the kernel's answer is checked against it, and an address
      * that another child holds is refused. Throws `ListenFailed`.
      */
@@ -59,6 +64,13 @@ export function holdDescriptors() {
       if (known) return known;
       if (held.size >= heldMax)
         throw new ListenFailed("EMFILE", `${heldMax} addresses are held already`);
+      const ready = [...spare].find((one) => one.host === host && one.port === wish.port);
+      if (ready) {
+        const one = { owner, ...ready, askedPort: wish.port, given: ready };
+        spare.delete(ready);
+        held.add(one);
+        return one;
+      }
       const handle = bind(host, address.family, wish.port);
       const out: { address?: string; port?: number } = {};
       // libuv reports an address in use only here: bind itself has kept it to itself.
@@ -91,14 +103,21 @@ export function holdDescriptors() {
       for (const one of held) if (one.owner === owner && !keep.has(one)) drop(one);
     },
 
+    /** What was given and is no door: `host:port`. */
+    spare: (): string[] => [...spare].map(({ host, port }) => formatHostPort(host, port)),
+
     closeAll(): void {
       for (const one of held) drop(one);
+      for (const one of spare) one.handle.close();
+      spare.clear();
     },
   };
 
   function drop(one: Held): void {
     held.delete(one);
-    one.handle.close();
+    // What was given stays bound by the one who gave it: it could not be bound again.
+    if (one.given) spare.add(one.given);
+    else one.handle.close();
   }
 }
 

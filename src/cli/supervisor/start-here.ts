@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import type { Log } from "../../base/log.ts";
 import { codeDirIn } from "../open-state.ts";
+import type { Given } from "./given-descriptors.ts";
 import { type Supervisor, startSupervisor } from "./start-supervisor.ts";
 
 export const controlName = "control";
@@ -15,6 +16,8 @@ export function startHere(options: {
   /** What control publishes when its store is empty. */
   readonly files: readonly { readonly name: string; readonly text: string }[];
   readonly drainMs: number;
+  /** Addresses that a service manager has bound for us. */
+  readonly given?: readonly Given[];
   readonly log: Log;
   /** Worker threads of the gate; by default one a core. */
   readonly workers?: number;
@@ -28,6 +31,7 @@ export function startHere(options: {
     log,
     drainMs,
     codeDir: codeDirIn(stateDir),
+    ...(options.given && { given: options.given }),
     ...(onLine && { onLine }),
     // Somebody is looking: a start that keeps failing should end and say so.
     firstTries: 4,

@@ -27,13 +27,19 @@ const drainMsMin = 2000;
  * Children end by themselves when this process does: their IPC channel closes.
  */
 export function startSupervisor(options: SupervisorOptions): Supervisor {
-  const descriptors = holdDescriptors();
+  const descriptors = holdDescriptors(options.given);
   const children = new Map<string, SupervisedChild>();
   let closing: Promise<void> | undefined;
   const waiting = new Set(options.children.map((spec) => spec.name));
   const { promise: ready, resolve: allReady, reject: neverReady } = Promise.withResolvers<void>();
   // Whoever does not wait must not be ended by an unhandled rejection.
-  ready.catch(() => {});
+  ready.then(
+    () => {
+      for (const address of descriptors.spare())
+        options.log.warn({ address }, "the service manager passed on an address that is no door");
+    },
+    () => {},
+  );
 
   const house: House = {
     options,

@@ -2,6 +2,7 @@ import { type ChildProcess, fork } from "node:child_process";
 import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Log } from "../../base/log.ts";
+import type { Given } from "./given-descriptors.ts";
 import { type Held, type holdDescriptors, ListenFailed } from "./hold-descriptors.ts";
 import { copiesMax, type Doors, type ToChild } from "./messages.ts";
 import { readLines } from "./read-lines.ts";
@@ -46,6 +47,8 @@ export type SupervisorOptions = {
    * the children may write to it. Default: nothing is kept.
    */
   readonly codeDir?: string;
+  /** Addresses that a service manager has bound for us. Default: none. */
+  readonly given?: readonly Given[];
   /** How long a child may take to drain before it is killed. Default 30 s, the time orchestrators usually give. */
   readonly drainMs?: number;
 };
