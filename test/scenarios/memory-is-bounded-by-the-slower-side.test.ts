@@ -127,3 +127,28 @@ test("a connection whose last bytes met a full socket serves the next one", asyn
   }
   assert.equal(upstream.connections, 1);
 });
+
+test("a connection whose last, small chunk met a full socket serves the next one", async (t) => {
+  // Most of it is on its way to the caller, and fills its socket, when the small chunk comes with the end in one read.
+  const tiny = Buffer.from("1\r\na\r\n".repeat(2_000));
+  const large = Buffer.alloc(110_000, 0x62);
+  const last = Buffer.from("3\r\nend\r\n0\r\n\r\n");
+  const { dial, upstream } = await startOneService(t, {
+    answer({ message, socket }) {
+      if (!message.start.includes("/big")) return ok("next");
+      socket.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+      return undefined;
+    },
+  });
+  const client = await dial();
+  for (let turn = 0; turn < 20; turn++) {
+    client.send("GET /big HTTP/1.1\r\nHost: orders\r\n\r\n");
+    await until("the head is out", () => client.rest.includes("\r\n\r\n"));
+    const whole = Buffer.concat([tiny, chunkOf(large), last]);
+    for (const socket of upstream.open) socket.write(whole);
+    assert.equal((await client.response()).body.length, 2_000 + large.length + 3);
+    client.send("GET /next HTTP/1.1\r\nHost: orders\r\n\r\n");
+    assert.equal((await client.response()).body.toString(), "next");
+  }
+  assert.equal(upstream.connections, 1);
+});

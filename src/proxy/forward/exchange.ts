@@ -275,11 +275,12 @@ export class Exchange implements ResponseSink, Pending {
   }
 
   onResponseEnd(trailers: readonly string[] | undefined): void {
+    // Let go of first: a client whose socket is full stops the connection of its own answer, not that of whoever is next.
+    const taken = this.#taken;
+    this.#taken = undefined;
     this.#flushResponse();
     this.#responseDone = true;
     this.#responseTrailers = trailers;
-    const taken = this.#taken;
-    this.#taken = undefined;
     if (taken !== undefined) {
       // A service that answered before it had the whole question may take the rest of it for the next one, whoever asks that.
       if (this.#requestDone && !this.#isEarly) taken.origin.give(taken.connection);
