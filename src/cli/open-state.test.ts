@@ -33,6 +33,17 @@ test("a state directory is made closed, ignored, and opened again as it is", (t)
   assert.match(readFileSync(join(path, ".gitignore"), "utf8"), /mine/);
 });
 
+test("so is the directory of compiled code in it, and refused where others may write", (t) => {
+  const path = openState(join(folder(t), "state"));
+  const code = join(path, "code");
+  assert.equal(statSync(code).mode & 0o777, 0o700);
+  chmodSync(code, 0o770);
+  assert.throws(() => openState(path), /open to others/);
+  rmSync(code, { recursive: true });
+  symlinkSync(folder(t), code);
+  assert.throws(() => openState(path), /code is not a directory/);
+});
+
 test("one that others may read is refused", (t) => {
   const path = join(folder(t), "state");
   mkdirSync(path);

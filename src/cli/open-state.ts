@@ -21,6 +21,18 @@ export function openState(path: string): string {
         "name another with --state",
       );
   }
+  demandOwn(folder);
+  for (const name of [".gitignore", ".dockerignore"]) keep(join(folder, name));
+  // What lies there is run: it stays its owner's also when the directory around it is opened later on.
+  const codeDir = codeDirIn(folder);
+  if (lstatSync(codeDir, { throwIfNoEntry: false }) === undefined)
+    mkdirSync(codeDir, { mode: 0o700 });
+  demandOwn(codeDir);
+  return folder;
+}
+
+/** Fails closed: a link, another owner, or anything for others. Throws `Exit`. */
+function demandOwn(folder: string): void {
   const found = lstatSync(folder);
   if (found.isSymbolicLink() || !found.isDirectory())
     throw new Exit(
@@ -42,8 +54,6 @@ export function openState(path: string): string {
       `${folder} is open to others (mode ${(found.mode & 0o777).toString(8)})`,
       `keys lie there: chmod 700 ${folder}`,
     );
-  for (const name of [".gitignore", ".dockerignore"]) keep(join(folder, name));
-  return folder;
 }
 
 /** `--state`, else SALLYPORT_STATE, else `.sallyport` beside the register. */

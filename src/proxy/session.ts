@@ -237,7 +237,8 @@ export class Session implements Client {
   }
 
   write(data: Buffer | string): boolean {
-    if (this.#closed) return true;
+    // An empty write would make Node read once more, from inside a read, into bytes that are lent out.
+    if (this.#closed || data.length === 0) return true;
     return typeof data === "string" ? this.#socket.write(data, "latin1") : this.#socket.write(data);
   }
 
