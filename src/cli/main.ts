@@ -2,7 +2,7 @@ import { Command, CommanderError } from "commander";
 import type { Problem } from "../base/problem.ts";
 import { commands } from "./commands.ts";
 import { Exit, type ExitCode } from "./exit.ts";
-import { output, plain } from "./output.ts";
+import { outliveReaders, output, plain } from "./output.ts";
 import { printProblems } from "./print-problems.ts";
 import { version } from "./version.ts";
 
@@ -65,4 +65,5 @@ function shown(text: string): string {
   return text.split("\n").map(plain).join("\n");
 }
 
+outliveReaders();
 process.exitCode = await main(process.argv.slice(2));

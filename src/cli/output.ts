@@ -6,6 +6,8 @@ type Style = Parameters<typeof styleText>[0];
 export type Output = {
   /** One line of the result. */
   line(text?: string): void;
+  /** A result that is a text of its own, as it is: it brings its last line break. */
+  text(whole: string): void;
   /** One line about the work: progress, hints, errors. */
   note(text: string): void;
   /** The result of `--json`: exactly one document on standard output. */
@@ -18,11 +20,34 @@ export type Output = {
 
 export const output: Output = {
   line: (text = "") => void process.stdout.write(`${text}\n`),
+  text: (whole) => void process.stdout.write(whole),
   note: (text) => void process.stderr.write(`${text}\n`),
   json: (value) => void process.stdout.write(`${JSON.stringify(value, null, 2)}\n`),
   paint: (style, text) => styleText(style, text, { stream: process.stdout, validateStream: true }),
   isTerminal: process.stdout.isTTY === true,
 };
+
+/** What a write says when nobody reads any more: a pipe was closed, a terminal is gone. */
+const readerGone = new Set(["EPIPE", "EIO", "ECONNRESET", "ERR_STREAM_DESTROYED"]);
+
+/**
+ * To be called before anything is printed. A reader may leave when it has seen enough (`sallyport hits | head`): what is printed
+ * after that is dropped, the work goes on to its end, and the exit code says how that went. A result that was lost for another
+ * reason, such as a full disk, is told, and ends in exit code 2.
+ */
+export function outliveReaders(): void {
+  process.stderr.on("error", () => undefined); // nobody is left to be told
+  let isTold = false;
+  process.stdout.on("error", (cause: NodeJS.ErrnoException) => {
+    if (isTold || readerGone.has(cause.code ?? "")) return;
+    isTold = true;
+    output.note(`error: the result could not be written: ${cause.message}`);
+    output.note("hint: it was cut short; give it another place, and run the command again");
+    process.once("exit", () => {
+      process.exitCode ||= 2;
+    });
+  });
+}
 
 /**
  * What people or gates wrote is shown, never obeyed: a register from somebody else could otherwise steer the terminal (ESC, C1) or
