@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import {
   chmodSync,
   chownSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -67,6 +68,17 @@ test("a file is refused", (t) => {
   const path = join(folder(t), "state");
   writeFileSync(path, "", { mode: 0o600 });
   assert.throws(() => openState(path), Exit);
+});
+
+test("a place where nothing can be made is refused, and in a moment", (t) => {
+  const file = join(folder(t), "file");
+  writeFileSync(file, "");
+  const places = [join(file, "a", "b"), ...(existsSync("/proc/self") ? ["/proc/self/a/b"] : [])];
+  for (const path of places)
+    assert.throws(
+      () => openState(path),
+      (cause) => cause instanceof Exit && /cannot be made/.test(cause.message),
+    );
 });
 
 test("somebody else's directory is refused", (t) => {

@@ -1,5 +1,6 @@
 import { lstatSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { makeDirectories } from "../identity/durable-files.ts";
 import { Exit } from "./exit.ts";
 import { readSetting } from "./settings.ts";
 
@@ -11,7 +12,7 @@ import { readSetting } from "./settings.ts";
 export function openState(path: string): string {
   const folder = resolve(path);
   try {
-    mkdirSync(dirname(folder), { recursive: true });
+    makeDirectories(dirname(folder));
     mkdirSync(folder, { mode: 0o700 });
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== "EEXIST")

@@ -1,5 +1,6 @@
 import { randomBytes } from "node:crypto";
-import { chmod, mkdir, open, rename, rm } from "node:fs/promises";
+import { mkdirSync, statSync } from "node:fs";
+import { chmod, open, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 /**
@@ -32,8 +33,39 @@ export const draftEnd = ".draft";
 
 /** Makes the directory and what leads to it; it ends up mode 0700 whatever the umask says. */
 export async function makePrivateDirectory(path: string): Promise<void> {
-  const made = await mkdir(path, { recursive: true, mode: 0o700 });
-  if (made !== undefined) await chmod(path, 0o700);
+  if (makeDirectories(path, 0o700)) await chmod(path, 0o700);
+}
+
+/**
+ * Makes a directory and what leads to it; true when it was not there before. For every path that a person named: the recursive
+ * `mkdir` of Node never ends where a file system answers ENOENT below a directory that is there, as /proc does. Throws what
+ * `mkdir` says, and ENOTDIR where something else stands.
+ */
+export function makeDirectories(path: string, mode = 0o777): boolean {
+  const parent = dirname(path);
+  try {
+    return makeOne(path, mode);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "ENOENT" || parent === path) throw cause;
+  }
+  makeDirectories(parent, mode);
+  return makeOne(path, mode); // once, and no more: what leads there is in place now
+}
+
+function makeOne(path: string, mode: number): boolean {
+  try {
+    mkdirSync(path, { mode });
+    return true;
+  } catch (cause) {
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return false;
+    throw (cause as NodeJS.ErrnoException).code === "EEXIST" ? notDirectory(path) : cause;
+  }
+}
+
+function notDirectory(path: string): NodeJS.ErrnoException {
+  const cause: NodeJS.ErrnoException = new Error(`ENOTDIR: not a directory, mkdir '${path}'`);
+  cause.code = "ENOTDIR";
+  return cause;
 }
 
 /** Makes renames in a directory last. */

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
 import { chmod, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -76,13 +77,22 @@ test("a token that anybody can read is used, with a warning", async (t) => {
   assert.match(err, /warning: .* can be read by others; chmod 600/);
 });
 
+type Row = [claim: string, code: number, says: RegExp, args: string[]];
+
 test("mistakes are told with a way out, and a token is never repeated", async (t) => {
   const { newToken, dir } = await startWorld(t);
   const token = await newToken();
   await writeFile(dir("token"), token, { mode: 0o600 });
   await writeFile(dir("garbage"), "hello", { mode: 0o600 });
   const out = dir("out");
-  const rows: [claim: string, code: number, says: RegExp, args: string[]][] = [
+  const below = /cannot be written to .*\nhint: /;
+  const belowProc: Row = [
+    "/proc",
+    2,
+    below,
+    ["--token-file", dir("token"), "--out", "/proc/self/x"],
+  ];
+  const rows: Row[] = [
     ["a token as an argument", 2, /burnt/, [token, "--out", out]],
     ["a token as --token", 2, /burnt/, ["--token", token, "--out", out]],
     ["a token as --token=", 2, /burnt/, [`--token=${token}`, "--out", out]],
@@ -96,6 +106,8 @@ test("mistakes are told with a way out, and a token is never repeated", async (t
       /begins with sp1\./,
       ["--token-file", dir("garbage"), "--out", out],
     ],
+    ["below a file", 2, below, ["--token-file", dir("token"), "--out", dir("garbage/x")]],
+    ...(existsSync("/proc/self") ? [belowProc] : []),
     ["a hook without --renew", 2, /needs --renew/, ["--hook", "true", "--out", out]],
     ["nothing to renew", 2, /is not there/, ["--renew", dir("nothing")]],
     ["an option nobody knows", 2, /unknown option/, ["--tokenfile", "x"]],
@@ -107,6 +119,8 @@ test("mistakes are told with a way out, and a token is never repeated", async (t
     assert.ok(!outcome.err.includes(token.slice(4, 60)), `${claim}: repeats the token`);
   }
   assert.ok(!(await readdir(join(out, "..")).then((names) => names.includes("out"))));
+  const unspent = await run(["--token-file", dir("token"), "--out", out]);
+  assert.equal(unspent.code, 0, `no mistake spent the token: ${unspent.err}`);
 });
 
 test("refused is 1, unreachable is 3", async (t) => {

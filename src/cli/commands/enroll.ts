@@ -238,6 +238,14 @@ async function explained(work: () => Promise<void>): Promise<void> {
       );
     if (cause instanceof JoinRefused)
       throw new Exit(1, `${cause.message} (${cause.code})`, hints[cause.code]);
+    // The directory was there a moment ago, and the token may be spent: only the key that lies there may ask again.
+    const { message, syscall } = cause as NodeJS.ErrnoException;
+    if (syscall !== undefined)
+      throw new Exit(
+        2,
+        `the credentials could not be written: ${message}`,
+        "mend that and run the same command again: the same key is given the same certificate while the token lives",
+      );
     throw cause;
   }
 }

@@ -1,7 +1,18 @@
 import assert from "node:assert/strict";
 import { fork } from "node:child_process";
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { chmod, mkdir, readdir, readFile, readlink, rm, stat, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import {
+  chmod,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import { spkiOf, startIssuanceWorld } from "../../../test/harness/issuance-world.ts";
@@ -171,4 +182,36 @@ test("a pending key is kept until it is dropped or in use, and two processes agr
   await writeFile(join(dir, ".pending-key.pem"), "half a k");
   assert.match(await keepPendingKey(dir, makeKey), /BEGIN PRIVATE KEY/);
   assert.equal((await stat(join(dir, ".pending-key.pem"))).mode & 0o777, 0o600);
+});
+
+test("a place where nothing can be made is told, with a way out, and in a moment", async (t) => {
+  const { make, world } = await startWorld(t);
+  await writeFile(join(world.dir, "file"), "");
+  await symlink(join(world.dir, "nowhere"), join(world.dir, "dangling"));
+  const rows: [claim: string, dir: string, says: RegExp][] = [
+    ["below a file", join(world.dir, "file", "x"), /cannot be written to .*ENOTDIR/],
+    ["below a link to nothing", join(world.dir, "dangling", "x"), /cannot be written to .*ENOTDIR/],
+    ["a link to nothing", join(world.dir, "dangling"), /cannot be written to .*ENOTDIR/],
+  ];
+  // Where nothing is ever made, and ENOENT is said below what is there.
+  if (existsSync("/proc/self"))
+    rows.push(
+      ["below /proc", "/proc/self/x", /cannot be written to .*ENOENT/],
+      ["far below /proc", "/proc/self/x/y/z", /cannot be written to .*ENOENT/],
+    );
+  for (const [claim, dir, says] of rows) {
+    const isTold = (cause: unknown) =>
+      cause instanceof CredentialsUnusable && says.test(cause.message) && cause.hint !== "";
+    await assert.rejects(keepPendingKey(dir, makeKey), isTold, claim);
+    await assert.rejects(writeCredentials(dir, await make()), claim);
+  }
+});
+
+test("directories that lead there are made too, and all are their owner's", async (t) => {
+  const { make, world } = await startWorld(t);
+  const dir = join(world.dir, "a", "b", "c");
+  await writeCredentials(dir, await make());
+  await writeCredentials(dir, await make());
+  for (const path of [dir, join(world.dir, "a", "b"), join(world.dir, "a")])
+    assert.equal((await stat(path)).mode & 0o777, 0o700);
 });

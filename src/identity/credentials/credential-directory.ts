@@ -130,12 +130,28 @@ export async function readCredentials(dir: string): Promise<StoredCredentials> {
 /**
  * The key of a request whose answer may have been lost: the same one is used until its certificate is in place, because the
  * control plane gives a token or a predecessor to one key only. `make` is called when there is none, or when the key is
- * already in use.
+ * already in use. Throws `CredentialsUnusable` where nothing can be written: the time to find out is before the request.
  */
-export async function keepPendingKey(
+export function keepPendingKey(
   dir: string,
   make: () => Promise<string>,
   inUsePem?: string,
+): Promise<string> {
+  return findOrMakeKey(dir, make, inUsePem).catch((cause) => {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    if (cause instanceof CredentialsUnusable || code === undefined) throw cause;
+    throw new CredentialsUnusable(
+      `credentials cannot be written to ${dir}: ${message}`,
+      "make room there, or name another directory",
+      { cause },
+    );
+  });
+}
+
+async function findOrMakeKey(
+  dir: string,
+  make: () => Promise<string>,
+  inUsePem: string | undefined,
 ): Promise<string> {
   await makePrivateDirectory(dir);
   await assertPrivate(dir);
