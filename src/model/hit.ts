@@ -34,7 +34,7 @@ export type Hit = {
   readonly service?: string;
   readonly port?: string;
   readonly method?: string;
-  /** The canonical path, without its query; at most 1,024 characters. */
+  /** The canonical path, or, of a request that was refused before it had one, the path as sent; without its query; at most 1,024 characters. */
   readonly path?: string;
   readonly rule?: string;
   /** HTTP status that the client was sent; 0: none. */

@@ -65,7 +65,11 @@ export type Service = {
   /** What a gate does once its snapshot is older than this; undefined: serve for ever. */
   readonly staleAfter?: { readonly afterMs: number; readonly then: "warn" | "refuse" };
   /** Exceptions to the strict defaults, named after what they let in. */
-  readonly accept: { readonly encodedSlash: boolean; readonly underscoreHeaders: boolean };
+  readonly accept: {
+    readonly encodedSlash: boolean;
+    readonly underscoreHeaders: boolean;
+    readonly userHeaders: boolean;
+  };
 };
 
 export type Port = {

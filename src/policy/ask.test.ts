@@ -32,7 +32,7 @@ function service(rules: readonly Partial<Rule>[]): Service {
     allow: whole.filter((rule) => rule.effect === "allow"),
     deny: whole.filter((rule) => rule.effect === "deny"),
     audit: "required",
-    accept: { encodedSlash: false, underscoreHeaders: false },
+    accept: { encodedSlash: false, underscoreHeaders: false, userHeaders: false },
   };
 }
 

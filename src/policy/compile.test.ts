@@ -28,7 +28,7 @@ function service(name: string, more: Partial<Service> = {}): Service {
     allow: [],
     deny: [],
     audit: "required",
-    accept: { encodedSlash: false, underscoreHeaders: false },
+    accept: { encodedSlash: false, underscoreHeaders: false, userHeaders: false },
     ...more,
   };
 }
@@ -89,7 +89,11 @@ const changes: readonly (readonly [claim: string, more: Partial<Service>, same: 
     { ports: { http: port("http", { upstreams: [{ kind: "unix", path: "/s" }] }) } },
     false,
   ],
-  ["what is accepted", { accept: { encodedSlash: true, underscoreHeaders: false } }, false],
+  [
+    "what is accepted",
+    { accept: { encodedSlash: true, underscoreHeaders: false, userHeaders: false } },
+    false,
+  ],
   ["audit", { audit: "bestEffort" }, false],
 ];
 for (const [claim, more, same] of changes)

@@ -26,7 +26,7 @@ function viewOf(slots: SlotTable, version: number, from: readonly string[], epoc
     allow: from.length > 0 ? [rule] : [],
     deny: [],
     audit: "required",
-    accept: { encodedSlash: false, underscoreHeaders: false },
+    accept: { encodedSlash: false, underscoreHeaders: false, userHeaders: false },
   };
   const compiled = compileService(service, ["a", "b", "c"], (...pair) => slots.slotFor(...pair));
   const view = assembleView({ epoch, version, at: 0, trustDomain: "t", revocations: [] }, [

@@ -32,7 +32,11 @@ export type CompiledService = {
   readonly digest: string;
   readonly audit: "required" | "bestEffort";
   readonly staleAfter?: { readonly afterMs: number; readonly then: "warn" | "refuse" };
-  readonly accept: { readonly encodedSlash: boolean; readonly underscoreHeaders: boolean };
+  readonly accept: {
+    readonly encodedSlash: boolean;
+    readonly underscoreHeaders: boolean;
+    readonly userHeaders: boolean;
+  };
   /** Names that lead to a port of this service → name of the port. */
   readonly hosts: ReadonlyMap<string, string>;
   readonly ports: ReadonlyMap<string, CompiledPort>;
@@ -44,7 +48,11 @@ export type CompiledPort = {
   readonly protocol: "http" | "grpc" | "tcp";
   readonly audit: "required" | "bestEffort";
   readonly staleAfter?: { readonly afterMs: number; readonly then: "warn" | "refuse" };
-  readonly accept: { readonly encodedSlash: boolean; readonly underscoreHeaders: boolean };
+  readonly accept: {
+    readonly encodedSlash: boolean;
+    readonly underscoreHeaders: boolean;
+    readonly userHeaders: boolean;
+  };
   readonly upstreams: readonly Upstream[];
   readonly timeouts: Timeouts;
   /** Until when plaintext to an upstream off loopback is excused (`plaintext.expiresMs`), epoch ms; 0: never. */

@@ -5,7 +5,7 @@ import { Permit } from "./authorize/permit.ts";
 import type { Caller } from "./identify/caller.ts";
 import { limit } from "./limit/limit.ts";
 import type { Needs } from "./needs.ts";
-import { findTarget, type Target } from "./route/route.ts";
+import { findPort, findTarget, type Target } from "./route/route.ts";
 
 /** One request as far as it got: what the record says of it even when it is refused half way. */
 export type Attempt = {
@@ -13,6 +13,7 @@ export type Attempt = {
   readonly caller: Caller;
   readonly sni: string | undefined;
   readonly atMs: number;
+  port: CompiledPort | undefined;
   target: Target | undefined;
   view: View | undefined;
 };
@@ -23,7 +24,9 @@ export type Attempt = {
  */
 export function serve(attempt: Attempt, needs: Needs): Permit {
   const view = viewInForce(attempt, needs); // one view for the whole request
-  const target = findTarget(attempt.head, attempt.sni, view);
+  const port = findPort(attempt.head, view);
+  attempt.port = port;
+  const target = findTarget(attempt.head, port, attempt.sni, view);
   attempt.target = target;
   mustBeFresh(target.port, attempt.atMs - needs.confirmedMs());
   mustBeRecordable(target.port, needs);

@@ -55,6 +55,8 @@ export class Session implements Client {
   #attempt: Attempt | undefined;
   #startedMs = 0;
   #exchange: Exchange | undefined;
+  /** The exchange whose upstream is not asked for yet. */
+  #unstarted: Exchange | undefined;
   /** When what is being waited for must have come, monotonic ms. */
   #deadlineMs: number;
   #ending = false;
@@ -149,6 +151,7 @@ export class Session implements Client {
     this.#asked = true;
     if (this.#ending) return;
     this.#parser.push(chunk);
+    this.#startExchange();
     // What came after a request that is not answered yet waits in the parser; more than one read of it waits in the kernel.
     if (this.#parser.buffered > 0) this.#socket.pause();
     else if (this.#parser.state === "head" && this.#startedMs === 0) this.#beginHead();
@@ -168,6 +171,7 @@ export class Session implements Client {
       caller: this.caller,
       sni: this.peer.sni,
       atMs: needs.clock(),
+      port: undefined,
       target: undefined,
       view: undefined,
     };
@@ -183,10 +187,24 @@ export class Session implements Client {
         times: { clockMs: attempt.atMs, startedMs },
       });
       this.#exchange = exchange;
-      exchange.start(origins);
+      // A chunked body can turn out malformed: what came in the same read is judged before the service hears of the request.
+      if (head.body === "chunked") this.#unstarted = exchange;
+      else exchange.start(origins);
     } catch (cause) {
       this.#exchange = undefined;
       this.#refuseAttempt(asRefusal(cause, needs), attempt, startedMs);
+    }
+  }
+
+  /** Begins what waited for the end of the read that brought it. */
+  #startExchange(): void {
+    const exchange = this.#unstarted;
+    this.#unstarted = undefined;
+    if (exchange === undefined || exchange !== this.#exchange) return;
+    try {
+      exchange.start(this.#house.origins);
+    } catch (cause) {
+      this.refuse(asRefusal(cause, this.#house.needs), exchange);
     }
   }
 
@@ -212,6 +230,7 @@ export class Session implements Client {
     if (this.#ending) return;
     this.#peerEnded = true;
     this.#parser.end(); // in the middle of a message that is an error; after one, the answer still goes out
+    this.#startExchange();
     this.#endWithPeer();
   }
 
@@ -282,6 +301,7 @@ export class Session implements Client {
     this.#choked = this.#socket.writableNeedDrain;
     if (this.#choked) return void this.#socket.pause();
     this.#parser.resume();
+    this.#startExchange();
     if (this.#exchange === undefined && this.#parser.state === "head") this.#beginHead();
     if (this.#parser.buffered === 0) this.#socket.resume();
     this.#endWithPeer();
@@ -415,7 +435,7 @@ export class Session implements Client {
     exchange: Exchange | undefined,
   ): string {
     const { needs } = this.#house;
-    const target = attempt?.target;
+    const { port, target } = attempt ?? {};
     const rule =
       refusal instanceof DeniedBy || refusal instanceof RateLimited
         ? refusal.rule
@@ -431,8 +451,8 @@ export class Session implements Client {
       peer: this.peer.address,
       local: this.peer.local,
       gate: needs.gate,
-      ...(target && { service: target.port.service, port: target.port.port, path: target.path }),
-      ...(attempt && { method: attempt.head.method }),
+      ...(port && { service: port.service, port: port.port }),
+      ...(attempt && { method: attempt.head.method, path: target?.path ?? attempt.head.path }),
       ...(rule !== undefined && { rule }),
       status: refusal.status,
       ...(exchange?.upstream !== undefined && { upstream: exchange.upstream }),

@@ -57,6 +57,7 @@ const words = [
   "HTTP/1.0",
   "HTTP/1.1",
   "http://a/",
+  "https://a/",
   "0\r\n\r\n",
   "3\r\nabc\r\n",
   "5;x=y\r\nhello\r\n",

@@ -137,7 +137,7 @@ function readTarget(method: string, target: string): { path: string; host?: stri
   if (method === "CONNECT") return undefined;
   if (target === "*") return method === "OPTIONS" ? { path: "*" } : undefined;
   if (path.test(target)) return { path: target };
-  const [, authority, rest] = /^http:\/\/([^/?]*)(.*)$/i.exec(target) ?? [];
+  const [, authority, rest] = /^https?:\/\/([^/?]*)(.*)$/i.exec(target) ?? [];
   if (authority === undefined || rest === undefined || !isHost(authority)) return undefined;
   if (rest === "") return { path: method === "OPTIONS" ? "*" : "/", host: authority };
   const whole = rest.startsWith("/") ? rest : `/${rest}`;

@@ -295,7 +295,7 @@ export function registerOf(extra: Partial<Register> = {}): Register {
     allow: [],
     deny: [],
     audit: "required",
-    accept: { encodedSlash: false, underscoreHeaders: false },
+    accept: { encodedSlash: false, underscoreHeaders: false, userHeaders: false },
   } as const;
   return {
     version: 1,

@@ -202,8 +202,13 @@ const smuggled: readonly (readonly [claim: string, bytes: string, code: string])
   ],
 ];
 
-test("no request hides another: one refusal, one closed connection, no whole request behind it", async (t) => {
+test("no request hides another: one refusal, one closed connection, no byte behind it", async (t) => {
   const { upstream, dial, world } = await startOneService(t);
+  // A connection to the service rests: nothing but the refusal keeps a byte from it.
+  const usual = await dial();
+  usual.send("GET / HTTP/1.1\r\nHost: orders\r\n\r\n");
+  await usual.response();
+  const reached = upstream.bytes;
   for (const [claim, bytes, code] of smuggled) {
     const before = world.hits.length;
     const client = await dial();
@@ -214,6 +219,7 @@ test("no request hides another: one refusal, one closed connection, no whole req
     assert.equal(client.rest.length, 0, claim);
     assert.equal(world.hits.length, before + 1, claim);
     client.close();
+    assert.equal(upstream.bytes, reached, claim);
   }
-  assert.equal(upstream.requests.length, 0);
+  assert.equal(upstream.requests.length, 1);
 });

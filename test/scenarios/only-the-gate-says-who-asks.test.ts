@@ -37,6 +37,30 @@ const forged: readonly string[] = [
   "X-SSL-Client-CN",
   "SSL-Client-Cert",
   "X-Spiffe-Id",
+  "Client-Cert",
+  "Client-Cert-Chain",
+  "X-Client-Verify",
+  "X-Client-DN",
+  "X-SSL-Cert",
+  "l5d-client-id",
+  "CF-Connecting-IP",
+  "Proxy",
+];
+
+/** By which an authenticating proxy says who the user is. */
+const user = [
+  "Remote-User",
+  "Remote-Groups",
+  "X-Remote-User",
+  "X-Auth-Request-User",
+  "X-Authenticated-User",
+  "X-Auth-User",
+  "X-WEBAUTH-USER",
+  "X-Forwarded-User",
+  "X-Forwarded-Email",
+  "X-Goog-Authenticated-User-Email",
+  "X-Ms-Client-Principal",
+  "X-Userinfo",
 ];
 
 /** Fields of the way from one hop to the next. */
@@ -47,6 +71,7 @@ const hopByHop: readonly (readonly [name: string, value: string])[] = [
   ["Upgrade", "h2c"],
   ["HTTP2-Settings", "AAMAAABkAAQCAAAAAAIAAAAA"],
   ["TE", "gzip"],
+  ["Trailer", "X-Sum"],
 ];
 
 function names(message: Message | undefined): string[] {
@@ -60,7 +85,7 @@ test("every field that could pose as the gate's word is dropped, and the gate's 
   await client.response();
   const usual = names(upstream.requests.at(-1)?.message);
   assert.deepEqual(usual, ["host", "x-harmless", "sallyport-caller", "via"]);
-  for (const name of forged) {
+  for (const name of [...forged, ...user]) {
     // Once, twice, and among others.
     for (const fields of [`${name}: forged\r\n`, `${name}: forged\r\n${name}: ${caller}x\r\n`]) {
       client.send(get(`X-Harmless: stays\r\n${fields}`));
@@ -70,6 +95,35 @@ test("every field that could pose as the gate's word is dropped, and the gate's 
       assert.equal(fieldValue(message, "sallyport-caller"), caller);
       assert.ok(!message.raw.includes("forged"), name);
     }
+  }
+});
+
+test("who the user is goes on only to a service that accepts it, never as the caller's name", async (t) => {
+  const { dial, upstream } = await startOneService(t, { orders: "    accept: user-headers" });
+  const client = await dial();
+  client.send(get(user.map((name) => `${name}: ann\r\n`).join("")));
+  await client.response();
+  const crossed = names(upstream.requests.at(-1)?.message);
+  for (const name of user) assert.ok(crossed.includes(name.toLowerCase()), name);
+  client.send(get("Connection: X-Auth-User\r\nX-Auth-User: ann\r\nX-Forwarded-For: 1.1.1.1\r\n"));
+  await client.response();
+  const usual = ["host", "sallyport-caller", "via"];
+  assert.deepEqual(names(upstream.requests.at(-1)?.message), usual);
+});
+
+test("of what is offered in TE only trailers cross", async (t) => {
+  const { dial, upstream } = await startOneService(t);
+  const client = await dial();
+  for (const [te, crosses] of [
+    ["trailers", "trailers"],
+    ["trailers, gzip", "trailers"],
+    ["gzip;q=0.5 , Trailers", "trailers"],
+    ["x-trailers, gzip", undefined],
+  ] as const) {
+    client.send(get(`TE: ${te}\r\nConnection: TE\r\n`));
+    await client.response();
+    const { message } = upstream.requests.at(-1) ?? assert.fail("nothing came");
+    assert.equal(fieldValue(message, "te"), crosses, te);
   }
 });
 

@@ -252,3 +252,25 @@ test("one request that turns out malformed is one line", async (t) => {
   }
   assert.equal(upstream.requests.length, 0);
 });
+
+test("a request that never had a canonical path is found by its service and by what it asked for", async (t) => {
+  const { dial, world } = await startOneService(t, {
+    services: `  billing:
+    owner: shop
+    upstreams: ["127.0.0.1:9"]
+    allow: [{ id: web-billing, from: web }]`,
+  });
+  for (const [host, sni, path, code, service] of [
+    ["orders", undefined, "/orders/..%2fadmin", "bad_path", "orders"],
+    ["billing", "orders", "/invoices/1", "misdirected", "billing"],
+    ["nobody", undefined, "/a", "unknown_service", undefined],
+  ] as const) {
+    const client = await dial(undefined, sni);
+    client.send(`GET ${path}?token=secret HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+    assert.equal(fieldValue(await client.response(), "sallyport-refusal"), code);
+    const hit = world.hits.at(-1);
+    assert.deepEqual([hit?.code, hit?.service], [code, service]);
+    assert.ok(hit?.path?.startsWith(path), hit?.path);
+    client.close();
+  }
+});

@@ -105,6 +105,7 @@ async function asCurl(t: TestContext, upstream: string): Promise<void> {
     assert.deepEqual([posted.bytes, posted.hash], [body.length, hash], how.join(" "));
   }
   assert.ok((await curl(`${url}/chunked`)).includes('"GET"'));
+  assert.ok((await curl("--http1.0", `${url}/old`)).includes('"GET"'), "it offers ALPN http/1.0");
   assert.match(
     await curl("--head", `${url}/a`),
     /^HTTP\/1\.1 200 OK\r\n(?:[^\r]+\r\n)*sallyport-hit: /i,

@@ -44,7 +44,13 @@ const targets: readonly (readonly [claim: string, target: string, outcome: strin
     "not_authorized",
   ],
   ["an absolute target of another host is refused", "http://billing/orders/1", "bad_host"],
-  ["an absolute target with another scheme is refused", "https://orders/orders/1", "bad_request"],
+  ["an absolute target may say what we speak", "https://orders/orders/1?x", "/orders/1?x"],
+  [
+    "an absolute target of another host is refused by https too",
+    "https://billing/orders/1",
+    "bad_host",
+  ],
+  ["an absolute target with another scheme is refused", "ftp://orders/orders/1", "bad_request"],
   ["a target without slash is refused", "orders/1", "bad_request"],
 ];
 

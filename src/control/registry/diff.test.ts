@@ -48,7 +48,7 @@ const rows: [claim: string, from: RegExp | string, to: string, expected: string[
     "  orders:\n",
     "  new: { owner: x }\n  orders:\n",
     [
-      '+ services.new: {"name":"new","owner":"x","ports":{},"audit":"required","accept":{"encodedSlash":false,"underscoreHeaders":false}}',
+      '+ services.new: {"name":"new","owner":"x","ports":{},"audit":"required","accept":{"encodedSlash":false,"underscoreHeaders":false,"userHeaders":false}}',
     ],
   ],
   [

@@ -77,7 +77,11 @@ const service = z.strictObject({
   audit: z.enum(["required", "bestEffort"]),
   graceMs: duration.exactOptional(),
   staleAfter: staleAfter.exactOptional(),
-  accept: z.strictObject({ encodedSlash: z.boolean(), underscoreHeaders: z.boolean() }),
+  accept: z.strictObject({
+    encodedSlash: z.boolean(),
+    underscoreHeaders: z.boolean(),
+    userHeaders: z.boolean(),
+  }),
 });
 
 const register = z.strictObject({

@@ -278,7 +278,7 @@ export const service = fields("a service", {
     about: "What a gate does when its register is too old. Default: serve for ever.",
   },
   accept: {
-    shape: oneOrMore(word(["encoded-slash", "underscore-headers"]), 2),
+    shape: oneOrMore(word(["encoded-slash", "underscore-headers", "user-headers"]), 3),
     about: "Exceptions to the strict defaults.",
   },
   cors,

@@ -36,7 +36,11 @@ test("everything that works today parses, with its defaults filled in", () => {
     idleMs: 60_000,
   });
   assert.deepEqual(orders?.ports.http?.upstreams[2], { kind: "unix", path: "/run/orders.sock" });
-  assert.deepEqual(orders?.accept, { encodedSlash: true, underscoreHeaders: true });
+  assert.deepEqual(orders?.accept, {
+    encodedSlash: true,
+    underscoreHeaders: true,
+    userHeaders: true,
+  });
   assert.equal(orders?.staleAfter?.afterMs, 3_600_000);
   assert.equal(orders?.staleAfter?.then, "refuse");
   assert.deepEqual(orders?.allow[0]?.limit, { count: 100, perMs: 1000, burst: 200 });

@@ -219,6 +219,7 @@ class Run {
       accept: {
         encodedSlash: accept.has("encoded-slash"),
         underscoreHeaders: accept.has("underscore-headers"),
+        userHeaders: accept.has("user-headers"),
       },
     };
   }

@@ -7,7 +7,7 @@ import type { HeadFields } from "../../wire/http1/head-fields.ts";
  */
 
 /** What becomes of a field: it goes on, it is dropped, or it needs a look. */
-export const fate = { keep: 0, drop: 1, te: 2, via: 3, canary: 4, upgrade: 5 } as const;
+export const fate = { keep: 0, drop: 1, te: 2, via: 3, canary: 4, upgrade: 5, user: 6 } as const;
 export type Fate = (typeof fate)[keyof typeof fate];
 
 const hopByHop = new Set([
@@ -18,6 +18,8 @@ const hopByHop = new Set([
   "proxy-authorization",
   "transfer-encoding",
   "http2-settings",
+  // Trailers go on, their announcement does not: it may name what is dropped behind the body.
+  "trailer",
 ]);
 
 // Only what nobody but a proxy in front may say. A service behind a gate hears about the caller from us or not at all.
@@ -28,6 +30,11 @@ const vouching = new Set([
   "x-cluster-client-ip",
   "true-client-ip",
   "client-ip",
+  "cf-connecting-ip",
+  "cf-connecting-ipv6",
+  "fastly-client-ip",
+  // CGI reads it as HTTP_PROXY, which many a client library obeys (CVE-2016-5385).
+  "proxy",
   "x-original-url",
   "x-original-host",
   "x-rewrite-url",
@@ -42,10 +49,45 @@ const vouchingPrefixes = [
   "x-sallyport-",
   "x-forwarded",
   "x-envoy-",
+  "x-original-forwarded-",
+  // Who holds the certificate: RFC 9440, and what proxies used before it.
+  "client-cert",
   "x-client-cert",
+  "x-client-dn",
+  "x-client-verify",
   "x-ssl-",
   "ssl-client-",
   "x-spiffe-",
+  "l5d-",
+];
+
+// By which an authenticating proxy in front says who the user is. A service that has such a proxy among its callers accepts them.
+const userPrefixes = [
+  "remote-user",
+  "remote-name",
+  "remote-email",
+  "remote-group",
+  "x-remote-",
+  "x-auth-request-",
+  "x-auth-user",
+  "x-authenticated-",
+  "x-authentik-",
+  "x-consumer-",
+  "x-credential-",
+  "x-forwarded-user",
+  "x-forwarded-email",
+  "x-forwarded-groups",
+  "x-forwarded-preferred-username",
+  "x-forwarded-access-token",
+  "x-webauth-",
+  "x-userinfo",
+  "x-goog-authenticated-user-",
+  "x-goog-iap-jwt-assertion",
+  "x-ms-client-principal",
+  "x-ms-token-",
+  "x-amzn-oidc-",
+  "x-pomerium-",
+  "cf-access-",
 ];
 
 function judgeRequest(lower: string): Fate {
@@ -54,6 +96,7 @@ function judgeRequest(lower: string): Fate {
   if (name === "sallyport-canary") return fate.canary;
   if (name === "host" || name === "content-length") return fate.drop; // set by us, from what was matched
   if (hopByHop.has(name) || vouching.has(name)) return fate.drop;
+  if (userPrefixes.some((prefix) => name.startsWith(prefix))) return fate.user;
   if (vouchingPrefixes.some((prefix) => name.startsWith(prefix))) return fate.drop;
   if (name === "te") return fate.te;
   if (name === "via") return fate.via;

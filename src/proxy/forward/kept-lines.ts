@@ -30,6 +30,7 @@ export function keptLines(
   return from < 0 ? text : text + fields.lines(from, count);
 }
 
-function isNominated(fields: HeadFields, which: number, names: readonly string[]): boolean {
+/** Whether `Connection` names the field: it is for this hop alone (RFC 9110 section 7.6.1). */
+export function isNominated(fields: HeadFields, which: number, names: readonly string[]): boolean {
   return names.length > 0 && names.includes(fields.name(which).toLowerCase());
 }

@@ -2,7 +2,7 @@ import { Refusal } from "../../model/refusal.ts";
 import type { RequestHead } from "../../wire/http1/request-parser.ts";
 import type { Permit } from "../authorize/permit.ts";
 import { fate, requestFieldFate } from "./hygiene.ts";
-import { keptLines } from "./kept-lines.ts";
+import { isNominated, keptLines } from "./kept-lines.ts";
 
 export type RequestHeadOut = {
   /** The head as it goes to the upstream, with its empty line. */
@@ -24,16 +24,20 @@ export function requestHead(head: RequestHead, permit: Permit, via: string): Req
   let text = `${method} ${path}${query} HTTP/1.1\r\nHost: ${host}\r\n`;
   let canary: string | undefined;
   let more = "";
-  const { fields } = head;
-  text += keptLines(fields, head.connectionNames, requestFieldFate, (verdict, which) => {
+  const { fields, connectionNames } = head;
+  text += keptLines(fields, connectionNames, requestFieldFate, (verdict, which) => {
     const value = fields.value(which);
     switch (verdict) {
       case fate.te:
-        if (value.toLowerCase() === "trailers") more += "TE: trailers\r\n";
+        if (takesTrailers(value)) more += "TE: trailers\r\n";
         break;
       case fate.via:
         if (value.includes(via)) throw new Refusal("loop", `Via already names ${via}`);
         more += `Via: ${value}\r\n`;
+        break;
+      case fate.user:
+        if (permit.target.port.accept.userHeaders && !isNominated(fields, which, connectionNames))
+          more += `${fields.name(which)}: ${value}\r\n`;
         break;
       case fate.canary:
         if (isLabel(value)) canary = value;
@@ -52,6 +56,11 @@ export function requestHead(head: RequestHead, permit: Permit, via: string): Req
     text += `Content-Length: ${head.contentLength}\r\n\r\n`;
   else text += "\r\n";
   return { text, canary };
+}
+
+/** The one transfer coding that crosses (RFC 9110 section 10.1.4): whatever else is offered with it ends here. */
+function takesTrailers(te: string): boolean {
+  return te.split(",").some((one) => one.trim().toLowerCase() === "trailers");
 }
 
 function isLabel(text: string): boolean {

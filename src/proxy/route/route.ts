@@ -18,12 +18,22 @@ export type Target = {
 
 const strictPath = { encodedSlash: false };
 
-/** Fails closed: a host that names no gated port, a path that two parsers could read differently, a method we do not speak. */
-export function findTarget(head: RequestHead, sni: string | undefined, view: View): Target {
-  const host = head.host === undefined ? undefined : hostOf(head.host);
-  if (host === undefined) throw new Refusal("bad_host", "no usable Host");
+/** Whose door the request means. Fails closed: a host that names no gated port. */
+export function findPort(head: RequestHead, view: View): CompiledPort {
+  const host = hostOf(head);
   const port = view.routes.get(host);
   if (port === undefined) throw new Refusal("unknown_service", `no gated port is named ${host}`);
+  return port;
+}
+
+/** Fails closed: a path that two parsers could read differently, a method we do not speak, a connection opened for somebody else. */
+export function findTarget(
+  head: RequestHead,
+  port: CompiledPort,
+  sni: string | undefined,
+  view: View,
+): Target {
+  const host = hostOf(head);
   misdirected(sni, port, view);
   mustBeSpoken(head.method);
   const canonical = canonicalPath(head.path, port.accept ?? strictPath);
@@ -52,11 +62,11 @@ function misdirected(sni: string | undefined, port: CompiledPort, view: View): v
 const knownHosts = new Map<string, string>();
 const knownHostsMost = 4_096;
 
-function hostOf(text: string): string | undefined {
+function hostOf({ host: text = "" }: RequestHead): string {
   const known = knownHosts.get(text);
   if (known !== undefined) return known;
   const parsed = parseHost(text);
-  if (parsed === undefined) return undefined;
+  if (parsed === undefined) throw new Refusal("bad_host", "no usable Host");
   if (knownHosts.size < knownHostsMost) knownHosts.set(copyOf(text), copyOf(parsed.host));
   return parsed.host;
 }

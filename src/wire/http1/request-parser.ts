@@ -30,7 +30,7 @@ export type Limits = {
 export type RequestHead = {
   /** As sent; a token of at most 32. Never `CONNECT`. */
   readonly method: string;
-  /** As sent: origin-form, absolute-form (`http:` only), or `*`. */
+  /** As sent: origin-form, absolute-form (`http:` and `https:`), or `*`. */
   readonly target: string;
   /** The target in origin-form: path and query as sent, from the first `/`; `*` for `OPTIONS *`. Not canonical: see `policy/path`. */
   readonly path: string;
@@ -453,11 +453,13 @@ function readTarget(method: string, target: string): Place {
       ? { host: undefined, path: "*" }
       : { code: "bad_request", detail: "the target * without OPTIONS" };
   }
-  if (target.slice(0, 7).toLowerCase() !== "http://")
+  // Either scheme: callers speak TLS to us, and many of them through a library that thinks it speaks to a plain proxy.
+  const scheme = /^https?:\/\//i.exec(target)?.[0];
+  if (scheme === undefined)
     return { code: "bad_request", detail: "the target is neither a path nor an http URL" };
-  let end = 7;
+  let end = scheme.length;
   while (end < target.length && target[end] !== "/" && target[end] !== "?") end += 1;
-  const host = target.slice(7, end);
+  const host = target.slice(scheme.length, end);
   if (!isHost(host)) return { code: "bad_host", detail: "the target's host is not a host" };
   const rest = target.slice(end);
   if (rest.startsWith("/")) return readPath(rest, host);
