@@ -23,11 +23,14 @@ export async function renew(options: {
   readonly clock: Clock;
   /** For a gate's data leaf: every name that it serves now. */
   readonly names?: readonly string[];
+  /** What is left of the trust on disk: roots that were retired since it was written are no longer in it. */
+  readonly withTrust?: (held: StoredCredentials) => StoredCredentials;
   /** Ends it early; the next call goes on where it was. */
   readonly signal?: AbortSignal;
 }): Promise<StoredCredentials> {
   const { dir } = options;
-  const held = await readCredentials(dir);
+  const stored = await readCredentials(dir);
+  const held = options.withTrust?.(stored) ?? stored;
   const identity = identityOf(dir, held);
   const keyPem = await keepPendingKey(dir, makeKey, held.keyPem);
   const answer = await joinRequest({

@@ -135,11 +135,32 @@ test("no answer makes it go round in circles", () => {
   }
 });
 
-test("hurry makes it due, but successes stay 10 s apart", () => {
-  const { schedule, leaf, untilDue } = startWorld();
+test("an order is followed at once, whatever was renewed or failed a moment ago", () => {
+  const { schedule, leaf, pass } = startWorld();
+  for (let i = 0; i < 3; i++) {
+    schedule.hurry();
+    assert.equal(schedule.waitMs(), 0);
+    schedule.holds(leaf(), "renewed");
+    assert.notEqual(schedule.waitMs(), 0);
+    pass(100);
+  }
+  for (let i = 0; i < 3; i++) schedule.failed();
   schedule.hurry();
   assert.equal(schedule.waitMs(), 0);
-  schedule.holds(leaf(), "renewed");
-  schedule.hurry();
-  assert.equal(untilDue(), 10_000);
+});
+
+test("orders without end are followed a few times a minute", () => {
+  const { schedule, world, leaf, pass } = startWorld();
+  const start = world.monotonic;
+  let asked = 0;
+  while (world.monotonic - start < minuteMs) {
+    schedule.hurry();
+    if (schedule.waitMs() === 0) {
+      asked += 1;
+      if (asked % 2) schedule.holds(leaf(), "renewed");
+      else schedule.failed();
+    }
+    pass(50);
+  }
+  assert.ok(asked >= 7 && asked <= 20, `${asked}`);
 });

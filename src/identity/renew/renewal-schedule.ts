@@ -6,7 +6,10 @@ export type RenewalSchedule = {
   holds(leaf: Validity, how: "found" | "renewed"): void;
   /** An attempt came to nothing. */
   failed(): void;
-  /** Due whatever the leaf's age: the names to serve have changed. The least distance between attempts still holds. */
+  /**
+   * Somebody asked for it: due now, whatever the leaf's age and whatever was tried a moment ago. Six in a row; after that two every
+   * 10 s at most, so that whoever asks again and again cannot make it go round in circles.
+   */
   hurry(): void;
   /** Milliseconds until the next look, at most 30 s; 0: ask now. */
   waitMs(): number;
@@ -17,8 +20,11 @@ export type Validity = { readonly notBeforeMs: number; readonly notAfterMs: numb
 /** A timer may sleep through a suspended machine or a changed clock; nothing is trusted for longer than this. */
 const lookAgainMs = 30_000;
 const backoffMsRange = [1_000, 300_000] as const;
-/** Whatever a server answers, successes are never closer together. */
+/** Whatever a server answers, successes that nobody asked for are never closer together. */
 const successesApartMs = 10_000;
+/** Rests that may be cut short in a row: the three steps of a rotation, and names that change meanwhile. One comes back every so often. */
+const hurriesMax = 6;
+const hurryBackMs = 10_000;
 
 /**
  * Two thirds into the leaf's life: the control plane may be away for a third of it before anybody notices. Earlier by up to a
@@ -45,6 +51,8 @@ export function createRenewalSchedule(options: {
   let endsMs = 0;
   let restUntilMs = monotonic();
   let failures = 0;
+  let hurries = hurriesMax;
+  let hurriesAtMs = monotonic();
 
   function rest(atLeastMs: number): void {
     failures += 1;
@@ -70,7 +78,17 @@ export function createRenewalSchedule(options: {
     },
     failed: () => rest(0),
     hurry() {
-      dueMonotonicMs = monotonic();
+      const now = monotonic();
+      dueMonotonicMs = now;
+      if (now >= restUntilMs) return;
+      hurries = Math.min(hurriesMax, hurries + (now - hurriesAtMs) / hurryBackMs);
+      hurriesAtMs = now;
+      if (hurries < 1) {
+        restUntilMs = Math.min(restUntilMs, now + (1 - hurries) * hurryBackMs);
+        return;
+      }
+      hurries -= 1;
+      restUntilMs = now;
     },
     waitMs() {
       const now = monotonic();

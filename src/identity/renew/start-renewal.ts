@@ -22,6 +22,8 @@ export type RenewalOptions = {
   readonly log: Log;
   /** For a gate's data leaf: asked before each renewal. */
   readonly names?: () => readonly string[];
+  /** Asked before each renewal: the same set with the roots it may be shown to. Default: as it lies on disk. */
+  readonly withTrust?: (held: StoredCredentials) => StoredCredentials;
   /** The new set is on disk. A server swaps its secure context here. */
   readonly onRenewed?: (next: StoredCredentials) => void | Promise<void>;
   /** An attempt failed; the old leaf stays in use. For metrics and warnings. */
@@ -30,7 +32,7 @@ export type RenewalOptions = {
 };
 
 export type Renewal = Running & {
-  /** Renews as soon as the least distance between two renewals allows: the names to serve have changed. */
+  /** Renews now: the names to serve have changed, or an authority has. Bounded as `RenewalSchedule.hurry` is. */
   soon(): void;
 };
 
@@ -97,6 +99,7 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
         clock: options.clock,
         signal: stopping.signal,
         ...(options.names && { names: options.names() }),
+        ...(options.withTrust && { withTrust: options.withTrust }),
       });
       const known = serial;
       take(next, "renewed");
@@ -113,6 +116,8 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
     } catch (cause) {
       if (stopping.signal.aborted) return;
       schedule.failed();
+      // Asked for while this one was under way: that order has not been tried yet.
+      if (isHurried) schedule.hurry();
       options.onFailed?.(cause);
       const refused = cause instanceof JoinRefused;
       log.warn(
