@@ -75,3 +75,16 @@ test("up brings both planes up, applies what is saved, keeps what stood after a 
   assert.equal(code, 0, Buffer.concat(errors).toString());
   assert.doesNotMatch(Buffer.concat(errors).toString(), /BEGIN [A-Z ]*PRIVATE KEY|sp1\./);
 });
+
+test("the demo's state is its owner's alone, and goes with the terminal", async (t) => {
+  const demo = spawn(process.execPath, [main, "up", "--demo"]);
+  t.after(() => demo.kill("SIGKILL"));
+  demo.stderr.resume();
+  const said = await heard(demo, "stdout", /\n {2}\S.* explain web .*\n/);
+  const state = / hits --state (\S+) /.exec(said)?.[1] ?? "";
+  assert.equal(statSync(state).mode & 0o777, 0o700);
+  demo.kill("SIGHUP");
+  const [code] = await once(demo, "close");
+  assert.equal(code, 0, said);
+  assert.ok(!existsSync(state));
+});

@@ -9,6 +9,7 @@ import { readCredentials } from "../../identity/credentials/credential-directory
 import { enroll } from "../../identity/enroll/enroll.ts";
 import { applyFiles } from "../apply-files.ts";
 import { Exit } from "../exit.ts";
+import { openState } from "../open-state.ts";
 import { output } from "../output.ts";
 import { programLog } from "../program-log.ts";
 import { judge, type Outcome } from "../prove/attempt.ts";
@@ -35,7 +36,7 @@ export async function runDemo(options: { once: boolean; json: boolean }): Promis
     { name: join(dir, fileName), text: demoRegister(services.ports, { ghost }) },
   ];
   writeFileSync(join(dir, fileName), files(false)[0]?.text ?? "");
-  const stateDir = join(dir, ".sallyport");
+  const stateDir = openState(join(dir, ".sallyport"));
   const said: string[] = [];
   const supervisor = startHere({
     stateDir,
@@ -45,7 +46,8 @@ export async function runDemo(options: { once: boolean; json: boolean }): Promis
     onLine: (name, line) => said.push(`${name}: ${line}`),
   });
   const stop = new Promise<void>((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
+    for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+      process.once(signal, () => resolve());
   });
   try {
     note("starting a control plane, a gate and three services …");
