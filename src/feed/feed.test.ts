@@ -472,6 +472,47 @@ test("heads and warnings go up, control's heads come down", async (t) => {
   await until(() => control.publisher.gates()[0]?.counters.requests === 1, "counters");
 });
 
+test("heads of chains that nobody continues are sent until control has stored them, whichever control that is", async (t) => {
+  const world = await startFeedWorld(t);
+  const living = { chain: "abc", sequence: 4, head: "0f" };
+  const left = ["old", "older"].map((chain) => ({ chain, sequence: 7, head: "0a" }));
+  const heads = () => [living];
+  const kept: unknown[] = [];
+  const forgetful = await world.startControl({ with: { heads } });
+  await world.startGate(forgetful.address, {
+    with: {
+      heads,
+      left: {
+        heads: () => left.slice(0, 1),
+        kept(list) {
+          kept.push(...list);
+          left.shift();
+        },
+      },
+    },
+  });
+  await until(() => forgetful.heads.length > 0, "they are sent");
+  assert.deepEqual(forgetful.heads[0], ["front", [living, left[0]]]);
+  assert.deepEqual(kept, [], "what was only heard is not kept");
+  await forgetful.close();
+
+  const stored: unknown[] = [];
+  await world.startControl({
+    port: forgetful.port,
+    with: {
+      heads,
+      onHeads(_gate, list, whenKept) {
+        stored.push(list);
+        whenKept?.();
+      },
+    },
+  });
+  await until(() => kept.length === 2, "both are kept");
+  await until(() => stored.length === 3, "then only the living are sent");
+  const [old, older] = kept;
+  assert.deepEqual(stored, [[living, old], [living, older], [living]]);
+});
+
 test("hits of several gates are merged by time; those that cannot be asked are named", async (t) => {
   const world = await startFeedWorld(t);
   const control = await world.startControl({ enrolled: ["away", "back", "broken", "front"] });

@@ -67,7 +67,8 @@ export type PublishNeeds = {
   readonly heads: () => readonly ChainHead[];
   /** Whether a gate that has just connected was given its leaf before an authority last changed. Default: none was. */
   readonly isOutdated?: (gate: FeedPeer) => boolean;
-  readonly onHeads: (gate: string, heads: readonly ChainHead[]) => void;
+  /** `kept`: to be called when they are stored; absent: the gate does not ask. */
+  readonly onHeads: (gate: string, heads: readonly ChainHead[], kept?: () => void) => void;
   readonly onWarning: (gate: string, warning: Warning) => void;
 };
 
@@ -94,6 +95,12 @@ export type SubscribeNeeds = {
   readonly onControlHeads: (heads: readonly ChainHead[]) => void;
   /** This gate's heads now. */
   readonly heads: () => readonly ChainHead[];
+  /** Heads of chains that nobody continues: sent beside the others until control says that it has them. Default: none. */
+  readonly left?: {
+    /** At most 256. */
+    heads(): readonly ChainHead[];
+    kept(heads: readonly ChainHead[]): void;
+  };
   /** Counters and gauges for `sallyport status`: plain JSON, at most 64 KiB. */
   readonly status: () => object;
   /** Where callers reach this gate, `host:port`, and the DNS names that it holds leaves for. */

@@ -15,6 +15,7 @@ const downs: Down[] = [
   { type: "key", announcement: { successor: "AA", by: "AA", signature: "AA" } },
   { type: "renew" },
   { type: "control-heads", heads: [{ chain: "abc", sequence: 1, head: "00" }] },
+  { type: "heads-kept", id: 1 },
   { type: "hits.query", id: 1, filter: { caller: "service/web", sinceMs: 1, limit: 10 } },
   { type: "hits.more", id: 1 },
   { type: "hits.stop", id: 1 },
@@ -26,6 +27,7 @@ const ups: Up[] = [
   { type: "revoked", sequence: 1 },
   { type: "pong", sequence: 1 },
   { type: "heads", heads: [] },
+  { type: "heads", heads: [], id: 1 },
   {
     type: "problem",
     epoch: null,
@@ -110,7 +112,7 @@ test("no escape sequence of a gate reaches whoever reads what it says", () => {
   };
   const lines = [
     status,
-    { ...(ups[4] as object), message: evil },
+    { ...ups.find(({ type }) => type === "problem"), message: evil },
     {
       type: "warning",
       warning: {

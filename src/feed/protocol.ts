@@ -35,6 +35,8 @@ export type Down =
   /** An authority has changed: the gate should ask for new leaves, and roots with them, before their time. */
   | { readonly type: "renew" }
   | { readonly type: "control-heads"; readonly heads: readonly ChainHead[] }
+  /** The heads that the gate sent under this id, and all before them, are in control's store. */
+  | { readonly type: "heads-kept"; readonly id: number }
   /** Asks for the first page; `hits.more` for each one after it; `hits.stop` says that no more are wanted. */
   | { readonly type: "hits.query"; readonly id: number; readonly filter: HitFilter }
   | { readonly type: "hits.more"; readonly id: number }
@@ -63,7 +65,8 @@ export type Up =
       readonly running: Running | null;
     }
   | { readonly type: "revoked"; readonly sequence: number }
-  | { readonly type: "heads"; readonly heads: readonly ChainHead[] }
+  /** `id`: the gate wants to be told when they are kept. */
+  | { readonly type: "heads"; readonly heads: readonly ChainHead[]; readonly id?: number }
   | { readonly type: "warning"; readonly warning: Warning }
   | {
       readonly type: "hits.page";
@@ -198,6 +201,7 @@ const down: z.ZodType<Down> = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("key"), announcement: announcementShape }),
   z.strictObject({ type: z.literal("renew") }),
   z.strictObject({ type: z.literal("control-heads"), heads }),
+  z.strictObject({ type: z.literal("heads-kept"), id: count }),
   z.strictObject({ type: z.literal("hits.query"), id: count, filter }),
   z.strictObject({ type: z.literal("hits.more"), id: count }),
   z.strictObject({ type: z.literal("hits.stop"), id: count }),
@@ -310,7 +314,7 @@ const up: z.ZodType<Up> = z.discriminatedUnion("type", [
     running: runningShape.nullable(),
   }),
   z.strictObject({ type: z.literal("revoked"), sequence: count }),
-  z.strictObject({ type: z.literal("heads"), heads }),
+  z.strictObject({ type: z.literal("heads"), heads, id: count.exactOptional() }),
   z.strictObject({ type: z.literal("warning"), warning }),
   z.strictObject({
     type: z.literal("hits.page"),

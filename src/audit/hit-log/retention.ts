@@ -16,6 +16,7 @@ import type { Clock } from "../../base/clock.ts";
 import type { Log } from "../../base/log.ts";
 import type { NewHit } from "../recorder.ts";
 import { quietly, reasonOf } from "./chain-writer.ts";
+import { lastChained } from "./last-chained.ts";
 import {
   type ChainKind,
   firstOf,
@@ -216,12 +217,12 @@ function endOf(path: string): { sequence: number; head: string } {
     const size = statSync(path).size;
     const bytes = Buffer.alloc(Math.min(size, 1 << 20));
     readSync(fd, bytes, 0, bytes.length, size - bytes.length);
-    const lines = bytes.toString("latin1").split("\n");
-    for (const line of lines.reverse()) {
-      const parts = /^\{"id":"[a-z2-7]+-(\d+)".*,"h":"([0-9a-f]{64})"\}$/.exec(line);
-      if (parts) return { sequence: Number(parts[1]), head: parts[2] ?? "" };
-    }
-    return { sequence: 0, head: "0".repeat(64) };
+    return (
+      lastChained(bytes.toString("latin1"), bytes.length < size) ?? {
+        sequence: 0,
+        head: "0".repeat(64),
+      }
+    );
   } finally {
     closeSync(fd);
   }

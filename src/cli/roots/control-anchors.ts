@@ -5,9 +5,9 @@ import type { Warning } from "../../model/warning.ts";
 
 /** The heads of every hit log, kept in the store: what is cut from a log or written anew is missed there. */
 export type Anchors = {
-  /** What a gate says of its own chains; stored with the next `keep`. */
-  heard(gate: string, heads: readonly ChainHead[]): void;
-  /** Stores what is new; a head that contradicts an older one is a critical warning. */
+  /** What a gate says of its own chains; stored with the next `keep`, which then calls `kept`: of one gate, the latest. */
+  heard(gate: string, heads: readonly ChainHead[], kept?: () => void): void;
+  /** Stores what is new; what could not be stored is stored the next time. A head that contradicts an older one is a critical warning. */
   keep(): Promise<void>;
 };
 
@@ -18,14 +18,19 @@ const chainsMax = 16_384;
 export async function openAnchors(options: {
   readonly store: Pick<ControlStore, "anchors" | "saveAnchors">;
   readonly clock: Clock;
-  /** Of this process: its name as a source, and its heads. */
-  readonly own: { readonly name: string; readonly heads: () => readonly ChainHead[] };
+  /** Of this process: its name as a source, its heads, and what is to be called when they are stored. */
+  readonly own: {
+    readonly name: string;
+    readonly heads: () => readonly ChainHead[];
+    readonly kept: (heads: readonly ChainHead[]) => void;
+  };
   readonly raise: (warning: Warning) => void;
   /** Nothing is stored any more. */
   readonly isLeaving: () => boolean;
 }): Promise<Anchors> {
   const { clock, own, raise, store } = options;
   const fresh = new Map<string, Anchor>();
+  const waiting = new Map<string, () => void>();
   /** Of each gate, all that are anchored: one that was taken over must not fill the store with chains that are none. */
   const known = new Map<string, Set<string>>();
   for (const { source, chain } of await store.anchors())
@@ -44,7 +49,7 @@ export async function openAnchors(options: {
   }
 
   return {
-    heard(gate, heads) {
+    heard(gate, heads, kept) {
       const source = `gate/${gate}`;
       const chains = known.get(source) ?? new Set<string>();
       known.set(source, chains);
@@ -56,13 +61,28 @@ export async function openAnchors(options: {
         chains.add(head.chain);
         fresh.set(`${gate} ${head.chain}`, { source, at: clock(), ...head });
       }
+      if (kept !== undefined) waiting.set(gate, kept);
     },
     async keep() {
-      const mine = own.heads().map((head) => ({ source: own.name, at: clock(), ...head }));
+      const ownHeads = own.heads();
+      const mine = ownHeads.map((head) => ({ source: own.name, at: clock(), ...head }));
       const heads = [...fresh.values(), ...mine];
+      if (options.isLeaving()) return;
+      const heardNow = new Map(fresh);
+      const asked = new Map(waiting);
       fresh.clear();
-      if (heads.length === 0 || options.isLeaving()) return;
-      for (const { source, chain, sequence } of await store.saveAnchors(heads))
+      waiting.clear();
+      let contradictions: readonly Anchor[] = [];
+      try {
+        if (heads.length > 0) contradictions = await store.saveAnchors(heads);
+      } catch (cause) {
+        for (const [key, anchor] of heardNow) if (!fresh.has(key)) fresh.set(key, anchor);
+        for (const [gate, kept] of asked) if (!waiting.has(gate)) waiting.set(gate, kept);
+        throw cause;
+      }
+      for (const kept of asked.values()) kept();
+      own.kept(ownHeads);
+      for (const { source, chain, sequence } of contradictions)
         raise({
           id: `log-changed:${source}:${chain}`,
           at: clock(),

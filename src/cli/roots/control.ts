@@ -1,5 +1,6 @@
 import { randomBytes, X509Certificate } from "node:crypto";
 import { join } from "node:path";
+import { findLeftHeads } from "../../audit/hit-log/left-heads.ts";
 import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
 import { notifyLog } from "../../audit/notify/log.ts";
 import { createWatch } from "../../audit/watch/watch.ts";
@@ -80,9 +81,11 @@ const store = await openStore(join(home, "store.sqlite"), reserve.makeRoom).catc
 const snapshotKey = await openSnapshotKey(join(home, "snapshot-key.pem"));
 
 // The hit log first: whatever follows is recorded.
+const boot = randomBytes(9).toString("base64url");
+const leftHeads = findLeftHeads({ dir: hitsDir, boot, log });
 const recorder = openHitLog({
   dir: hitsDir,
-  writer: { process: "control", name: config.name, boot: randomBytes(9).toString("base64url") },
+  writer: { process: "control", name: config.name, boot },
   clock,
   randomBytes,
   log,
@@ -154,7 +157,11 @@ const gatesDir = join(config.stateDir, "gates");
 const anchors = await openAnchors({
   store,
   clock,
-  own: { name: self.name, heads: () => recorder.heads() },
+  own: {
+    name: self.name,
+    heads: () => [...recorder.heads(), ...leftHeads.heads()],
+    kept: leftHeads.kept,
+  },
   raise,
   isLeaving: () => isLeaving,
 });

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, platform } from "node:os";
 import { extname, join } from "node:path";
+import { findLeftHeads } from "../../audit/hit-log/left-heads.ts";
 import { openHitLog } from "../../audit/hit-log/open-hit-log.ts";
 import { queryHits } from "../../audit/hit-log/query.ts";
 import { verifyLog } from "../../audit/hit-log/verify.ts";
@@ -83,6 +84,7 @@ const size =
   (platform() === "darwin" || platform() === "win32" ? 1 : availableParallelism());
 const boot = randomBytes(9).toString("base64url");
 
+const leftHeads = findLeftHeads({ dir: hitsDir, boot, log });
 const recorder = openHitLog({
   dir: hitsDir,
   writer: { process: "gate", name: config.name, boot },
@@ -129,6 +131,7 @@ const pool = new Pool({
   },
   onDeath(worker, why) {
     deaths++;
+    leftHeads.died(worker);
     log.error({ worker }, `a worker died and is being replaced: ${why}`);
     note("worker_died", "fault", `worker ${worker}: ${why}`);
   },
@@ -195,6 +198,7 @@ subscription = await startSubscription({
     anchors = heads;
   },
   heads: () => [...recorder.heads(), ...pool.report().heads],
+  left: leftHeads,
   status,
   serving: () => ({
     addresses: doors.addresses("data").map((at) => formatHostPort(at.host, at.port)),
@@ -347,6 +351,7 @@ function status(): object {
     leafNotAfter: data.identity?.notAfter,
     controlLeafNotAfter: control.identity?.notAfter,
     controlHeadsKept: anchors.length,
+    chainsLeft: leftHeads.count(),
   };
 }
 

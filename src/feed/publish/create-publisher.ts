@@ -76,6 +76,9 @@ export function createPublisher(options: PublisherOptions): Publisher {
         socket.destroy();
         return;
       }
+      const sayKept = (id: number) => (): void => {
+        if (connections.get(peer.name) === connection) connection.sendHeadsKept(id);
+      };
       const connection = openGateConnection(socket, peer, {
         clock,
         timings,
@@ -104,7 +107,11 @@ export function createPublisher(options: PublisherOptions): Publisher {
               ledger.confirm(message.sequence, peer.name);
               break;
             case "heads":
-              options.onHeads(peer.name, message.heads);
+              options.onHeads(
+                peer.name,
+                message.heads,
+                message.id === undefined ? undefined : sayKept(message.id),
+              );
               break;
             case "warning":
               // Whose warning it is, the certificate says.

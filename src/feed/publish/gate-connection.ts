@@ -136,6 +136,9 @@ export function openGateConnection(
       heads = encode({ type: "control-heads", heads: list });
       link.kick();
     },
+    sendHeadsKept(id) {
+      send(encode({ type: "heads-kept", id }));
+    },
     query(filter) {
       queriesMade += 1;
       const id = queriesMade;
@@ -236,6 +239,7 @@ export type GateConnection = {
   sendKey(announcement: KeyAnnouncement): void;
   sendRenew(): void;
   sendHeads(heads: readonly ChainHead[]): void;
+  sendHeadsKept(id: number): void;
   /** Asks page by page: a page is only sent when it was asked for. */
   query(filter: HitFilter): HitCursor;
   /** Rejects when the connection ends, when the gate takes too long, and with what keeps it from walking its log. */

@@ -48,6 +48,12 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
   let report: string | undefined;
   let heads: string | undefined;
   let headsTold = "";
+  /** What is to be kept of chains that nobody continues, and the id that it is asked under. */
+  let left: { id: number; heads: readonly ChainHead[]; text: string } = {
+    id: 0,
+    heads: [],
+    text: "[]",
+  };
   let status: string | undefined;
   let pong: number | undefined;
 
@@ -116,6 +122,9 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
         break;
       case "control-heads":
         options.onControlHeads(message.heads);
+        break;
+      case "heads-kept":
+        if (message.id === left.id) options.left?.kept(left.heads);
         break;
       case "verify":
         void verify(message.id, message.anchors);
@@ -249,11 +258,14 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
       link.destroy("the gate's certificate was renewed");
       return;
     }
-    const list = options.heads();
+    const over = options.left?.heads() ?? [];
+    const overText = JSON.stringify(over);
+    if (overText !== left.text) left = { id: left.id + 1, heads: over, text: overText };
+    const list = [...options.heads(), ...over];
     const text = JSON.stringify(list);
     if (text !== headsTold && list.length > 0) {
       headsTold = text;
-      heads = say({ type: "heads", heads: list });
+      heads = say({ type: "heads", heads: list, ...(over.length > 0 && { id: left.id }) });
     }
     const counters = options.status() as Record<string, unknown>;
     const fits = JSON.stringify(counters).length <= countersCharactersMax;

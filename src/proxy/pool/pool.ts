@@ -142,7 +142,8 @@ export class Pool {
       for (const [name, value] of Object.entries(beat?.counters ?? {}))
         counters[name] = (counters[name] ?? 0) + value;
     return {
-      heads: this.#members.flatMap((member) => member.beat?.heads ?? []),
+      // What one that is gone said last is behind what it wrote last, which is read from its log.
+      heads: this.#members.flatMap((member) => (member.gone ? [] : (member.beat?.heads ?? []))),
       counters,
       auditFailing: this.#members.some((member) => member.beat?.auditFailing === true),
       workers: this.#members.length,

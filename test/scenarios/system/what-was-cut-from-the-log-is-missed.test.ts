@@ -62,6 +62,58 @@ test("lines that are cut from the end of a gate's log are missed, and it is said
   assert.match(alone.stderr, /read without the heads that control keeps/);
 });
 
+test("what a gate that was killed wrote last is anchored when it starts again, and so is what control wrote", async (t) => {
+  const world = await startSystemWorld(t, { workers: 1 });
+  const web = await world.enrol("web");
+  const kill = async (name: "control" | "local") => {
+    const pid = world.supervisor.pids()[name] as number;
+    process.kill(pid, "SIGKILL");
+    await until(`${name} is started again`, () => (world.supervisor.pids()[name] ?? pid) !== pid);
+  };
+  const chainsIn = (dir: string) =>
+    readdirSync(dir).filter((name) => !name.endsWith(".jsonl") && !name.endsWith(".new"));
+  const ofControl = chainsIn(world.controlHits);
+
+  // Control dies first: nobody is there whom the gate could tell of its last lines, and nobody who remembers control's own.
+  const controlIsBack = kill("control");
+  const caller = callerOf(world, web, { port: world.ports.data });
+  for (let i = 0; i < 30; i++) assert.equal((await caller.call(`/orders/${i}`)).status, 200);
+  const ofGate = chainsIn(world.gateHits);
+  await Promise.all([controlIsBack, kill("local")]);
+  caller.close();
+  await until(
+    "everything that was left behind is kept",
+    async () => {
+      const { code, stdout } = await world.cli("status", "--json");
+      const counters = code === 0 ? JSON.parse(stdout).gates[0]?.counters : undefined;
+      return counters?.chainsLeft === 0 && counters.snapshot_version > 0;
+    },
+    30_000,
+  );
+  const whole = await runCli(["hits", "verify"], world.dir);
+  assert.equal(whole.code, 0, whole.stdout + whole.stderr);
+
+  for (const [dir, chains] of [
+    [world.gateHits, ofGate],
+    [world.controlHits, ofControl],
+  ] as const) {
+    const cut: string[] = [];
+    for (const chain of chains)
+      for (const name of readdirSync(join(dir, chain)).filter((one) => one.endsWith(".jsonl"))) {
+        const file = join(dir, chain, name);
+        const lines = readFileSync(file, "utf8").trimEnd().split("\n");
+        const ends = lines.flatMap((line, i) => (/"h":"[0-9a-f]{64}"\}$/.test(line) ? [i] : []));
+        if (ends.length < 2) continue;
+        truncateSync(file, lines.slice(0, (ends.at(-2) ?? 0) + 1).join("\n").length + 1);
+        cut.push(chain);
+      }
+    assert.ok(cut.length > 0);
+    const { code, stdout } = await runCli(["hits", "verify"], world.dir);
+    assert.equal(code, 1, stdout);
+    for (const chain of cut) assert.match(stdout, new RegExp(`${chain}.*cut.*anchored elsewhere`));
+  }
+});
+
 test("hits --follow through control shows each hit once, over a death of control", async (t) => {
   const world = await startSystemWorld(t, { workers: 1 });
   const caller = callerOf(world, await world.enrol("web"), { port: world.ports.data });
