@@ -1,6 +1,7 @@
 import type { ChainHead } from "../model/chain-head.ts";
 import type { Hit } from "../model/hit.ts";
 import type { HitFilter } from "../model/hit-filter.ts";
+import type { Plane } from "../model/principal.ts";
 import type { Revocation, SignedSnapshot, Snapshot } from "../model/snapshot.ts";
 import type { Warning } from "../model/warning.ts";
 
@@ -55,6 +56,28 @@ export type FeedPeer = {
   readonly address: string;
 };
 
+/**
+ * The roots that control trusts now, by the SHA-256 of their SPKI, base64url; complete, and said anew at each change and to each
+ * gate that connects. It can only take away: what is trusted beyond a gate's own bundle comes with a renewal alone.
+ */
+export type Roots = { readonly [plane in Plane]: PlaneRoots };
+
+export type PlaneRoots = {
+  /** Signs leaves now. */
+  readonly active: string;
+  readonly trusted: readonly string[];
+};
+
+/** What a gate has come to, once every worker goes by it. */
+export type HeldRoots = { readonly [plane in Plane]: HeldPlaneRoots };
+
+export type HeldPlaneRoots = {
+  /** Whose leaves it lets in. */
+  readonly trusted: readonly string[];
+  /** The trusted root that its own leaf leads to; null: to none. */
+  readonly leaf: string | null;
+};
+
 /** What the control side of the feed asks of its process. */
 export type PublishNeeds = {
   /** The snapshot in force; undefined before the first `apply`. */
@@ -67,6 +90,10 @@ export type PublishNeeds = {
   readonly heads: () => readonly ChainHead[];
   /** Whether a gate that has just connected was given its leaf before an authority last changed. Default: none was. */
   readonly isOutdated?: (gate: FeedPeer) => boolean;
+  /** The roots of both authorities now. Default: gates are told of none. */
+  readonly roots?: () => Roots;
+  /** A gate has said which roots it goes by. */
+  readonly onRoots?: (gate: string, held: HeldRoots) => void;
   /** `kept`: to be called when they are stored; absent: the gate does not ask. */
   readonly onHeads: (gate: string, heads: readonly ChainHead[], kept?: () => void) => void;
   readonly onWarning: (gate: string, warning: Warning) => void;
@@ -87,6 +114,10 @@ export type SubscribeNeeds = {
   readonly onRevocation: (revocation: Revocation, done: () => void) => void;
   /** Control has changed an authority: both leaves should be renewed now. */
   readonly onRenew?: () => void;
+  /** From here on no leaf of another root is let in; what the gate lacks it asks for. Said again with each connection. */
+  readonly onRoots?: (roots: Roots) => void;
+  /** Which roots the gate goes by; undefined: they are still on their way to the workers. Looked at once a second. */
+  readonly heldRoots?: () => HeldRoots | undefined;
   /** Pages of matching hits, newest first. Closed early when nobody wants more. */
   readonly onQuery: (filter: HitFilter) => AsyncIterable<readonly Hit[]>;
   /** Walks this gate's whole hit log and holds it against heads that lay elsewhere. Not called twice at once. */

@@ -14,6 +14,11 @@ const downs: Down[] = [
   },
   { type: "key", announcement: { successor: "AA", by: "AA", signature: "AA" } },
   { type: "renew" },
+  {
+    type: "roots",
+    control: { active: "a".repeat(43), trusted: ["a".repeat(43)] },
+    data: { active: "b".repeat(43), trusted: ["b".repeat(43), "c".repeat(43)] },
+  },
   { type: "control-heads", heads: [{ chain: "abc", sequence: 1, head: "00" }] },
   { type: "heads-kept", id: 1 },
   { type: "hits.query", id: 1, filter: { caller: "service/web", sinceMs: 1, limit: 10 } },
@@ -25,6 +30,11 @@ const downs: Down[] = [
 const ups: Up[] = [
   { type: "ack", ...running },
   { type: "revoked", sequence: 1 },
+  {
+    type: "roots",
+    control: { trusted: [], leaf: null },
+    data: { trusted: ["b".repeat(43)], leaf: "b".repeat(43) },
+  },
   { type: "pong", sequence: 1 },
   { type: "heads", heads: [] },
   { type: "heads", heads: [], id: 1 },

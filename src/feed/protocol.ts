@@ -4,7 +4,7 @@ import type { Hit } from "../model/hit.ts";
 import type { HitFilter } from "../model/hit-filter.ts";
 import type { Revocation, SignedSnapshot } from "../model/snapshot.ts";
 import type { Warning } from "../model/warning.ts";
-import type { KeyAnnouncement, LogVerdict, Running } from "./needs.ts";
+import type { HeldRoots, KeyAnnouncement, LogVerdict, Roots, Running } from "./needs.ts";
 
 /**
  * What the two ends of a feed say to each other: one JSON object a line, UTF-8, `\n` at the end, both ways, after
@@ -34,6 +34,8 @@ export type Down =
   | { readonly type: "key"; readonly announcement: KeyAnnouncement }
   /** An authority has changed: the gate should ask for new leaves, and roots with them, before their time. */
   | { readonly type: "renew" }
+  /** Who is trusted now. Goes ahead of what else waits, as a revocation does: it takes a retired root away. */
+  | ({ readonly type: "roots" } & Roots)
   | { readonly type: "control-heads"; readonly heads: readonly ChainHead[] }
   /** The heads that the gate sent under this id, and all before them, are in control's store. */
   | { readonly type: "heads-kept"; readonly id: number }
@@ -65,6 +67,8 @@ export type Up =
       readonly running: Running | null;
     }
   | { readonly type: "revoked"; readonly sequence: number }
+  /** By which roots every worker of the gate goes now: an answer to `roots`, and again when it changes. */
+  | ({ readonly type: "roots" } & HeldRoots)
   /** `id`: the gate wants to be told when they are kept. */
   | { readonly type: "heads"; readonly heads: readonly ChainHead[]; readonly id?: number }
   | { readonly type: "warning"; readonly warning: Warning }
@@ -195,11 +199,23 @@ export const announcementShape: z.ZodType<KeyAnnouncement> = z.strictObject({
   signature: base64url(128),
 });
 
+// In the middle of a rotation there are two; a list without any would be a slip, and shut every door.
+const fingerprint = z.string().regex(/^[A-Za-z0-9_-]{43}$/);
+const planeRoots = z.strictObject({
+  active: fingerprint,
+  trusted: z.array(fingerprint).min(1).max(8),
+});
+const heldPlaneRoots = z.strictObject({
+  trusted: z.array(fingerprint).max(8),
+  leaf: fingerprint.nullable(),
+});
+
 const down: z.ZodType<Down> = z.discriminatedUnion("type", [
   z.strictObject({ type: z.literal("snapshot"), signed: signedShape }),
   z.strictObject({ type: z.literal("revoke"), sequence: count, revocation: revocationShape }),
   z.strictObject({ type: z.literal("key"), announcement: announcementShape }),
   z.strictObject({ type: z.literal("renew") }),
+  z.strictObject({ type: z.literal("roots"), control: planeRoots, data: planeRoots }),
   z.strictObject({ type: z.literal("control-heads"), heads }),
   z.strictObject({ type: z.literal("heads-kept"), id: count }),
   z.strictObject({ type: z.literal("hits.query"), id: count, filter }),
@@ -314,6 +330,7 @@ const up: z.ZodType<Up> = z.discriminatedUnion("type", [
     running: runningShape.nullable(),
   }),
   z.strictObject({ type: z.literal("revoked"), sequence: count }),
+  z.strictObject({ type: z.literal("roots"), control: heldPlaneRoots, data: heldPlaneRoots }),
   z.strictObject({ type: z.literal("heads"), heads, id: count.exactOptional() }),
   z.strictObject({ type: z.literal("warning"), warning }),
   z.strictObject({

@@ -112,6 +112,7 @@ test("a leaf of ours is let in", async () => {
     serial: "0a1b2c",
     notBeforeMs: now - hour,
     notAfterMs: now + hour,
+    root: data.root.cert,
   });
 });
 

@@ -49,6 +49,8 @@ export type Peer = {
   readonly serial: string;
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
+  /** Which root of ours it led to, so that what is open can be asked again when that one is trusted no more. */
+  readonly root: X509Certificate;
 };
 
 export type PeerVerdict =
@@ -110,6 +112,7 @@ export function judgePeer(question: PeerQuestion): PeerVerdict {
       serial: leaf.serialNumber.toLowerCase(),
       notBeforeMs: leaf.validFromDate.getTime(),
       notAfterMs: leaf.validToDate.getTime(),
+      root: path.root,
     };
     for (const [link, certificate] of [
       ["root", path.root] as const,
@@ -130,6 +133,11 @@ export function judgePeer(question: PeerQuestion): PeerVerdict {
     // A certificate that Node could parse but not read any further.
     return no("bad_identity", `unreadable: ${printable(String(cause))}`);
   }
+}
+
+/** Whether a root that a peer led to is still one of a plane's. Fails closed. */
+export function isTrustedRoot(root: X509Certificate, trust: Trust, plane: Plane): boolean {
+  return (trust.bundles[plane] ?? []).some((one) => one === root || one.raw.equals(root.raw));
 }
 
 /**

@@ -88,9 +88,11 @@ export class DataPlane {
     this.#doors.delete(key);
   }
 
+  /** For every handshake from here on. Fails closed: what is open under a root that is trusted no more is cut. */
   swapCredentials(credentials: ServerCredentials, trust: Trust): void {
-    this.#arrivals.swap(credentials);
     this.#trust = trust;
+    this.#arrivals.swap(credentials);
+    this.#sessions.retrust(trust);
   }
 
   /** A new view is in force (`needs.view` gives it): everything open is asked again, now. */

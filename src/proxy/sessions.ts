@@ -1,4 +1,6 @@
+import type { X509Certificate } from "node:crypto";
 import type { Revocation } from "../model/snapshot.ts";
+import { isTrustedRoot, type Trust } from "../policy/peer.ts";
 import type { View } from "../policy/view.ts";
 import { bounds } from "./bounds.ts";
 import { whyNotIn } from "./identify/identify.ts";
@@ -42,6 +44,17 @@ export class Sessions {
           : revocation.serial === serial || revocation.lineage !== undefined;
       // With a lineage, which leaves descend from it is only known to control: its successors re-enter by themselves.
       if (isMeant) session.cut("revoked");
+    }
+  }
+
+  /** Cuts whoever came in under a root that is trusted no more. */
+  retrust(trust: Trust): void {
+    const known = new Map<X509Certificate, boolean>();
+    for (const session of this.#all()) {
+      const { root } = session.caller;
+      const isTrusted = known.get(root) ?? isTrustedRoot(root, trust, "data");
+      known.set(root, isTrusted);
+      if (!isTrusted) session.cut("unknown_issuer");
     }
   }
 

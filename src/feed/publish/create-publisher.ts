@@ -1,5 +1,5 @@
 import { isNewer, type SignedSnapshot } from "../../model/snapshot.ts";
-import type { KeyAnnouncement } from "../needs.ts";
+import type { HeldRoots, KeyAnnouncement } from "../needs.ts";
 import { anchorsMax, encode, lineBytesMax } from "../protocol.ts";
 import { createGateBook } from "./gate-book.ts";
 import { type GateConnection, openGateConnection } from "./gate-connection.ts";
@@ -14,6 +14,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
   const connections = new Map<string, GateConnection>();
   // Those that have not said hello, and those that were replaced, are ours to close as well.
   const everyConnection = new Set<GateConnection>();
+  /** What a gate says of its roots counts for the connection it said it on. */
+  const heldRoots = new Map<GateConnection, HeldRoots>();
   const book = createGateBook(clock);
   const ledger = createRevocationLedger(options.enrolled);
   /** Each looks whether what it waits for has come; true: it has, or there is no more waiting. */
@@ -56,6 +58,21 @@ export function createPublisher(options: PublisherOptions): Publisher {
       gate,
     });
   };
+  /** Resolves once there is nothing more to wait for, or the time is over. */
+  const settled = (isDone: () => boolean, waitMs: number): Promise<void> =>
+    new Promise((resolve) => {
+      const settle = (): void => {
+        clearTimeout(deadline);
+        waiting.delete(look);
+        resolve();
+      };
+      const look = (): void => {
+        if (closing || isDone()) settle();
+      };
+      const deadline = setTimeout(settle, waitMs);
+      waiting.add(look);
+      look();
+    });
   let closing: Promise<void> | undefined;
   let headsSent = "";
 
@@ -95,6 +112,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
           // The snapshot may be older than these, and is never to undo one: they go ahead of it.
           for (const open of ledger.openFor(peer.name))
             connection.sendRevocation(open.sequence, open.revocation);
+          const roots = options.roots?.();
+          if (roots) connection.sendRoots(roots);
           if (options.isOutdated?.(peer)) connection.sendRenew();
           const latest = options.latest();
           if (latest) connection.sendSnapshot(lineOf(latest));
@@ -106,6 +125,13 @@ export function createPublisher(options: PublisherOptions): Publisher {
             case "revoked":
               ledger.confirm(message.sequence, peer.name);
               break;
+            case "roots": {
+              const { control, data } = message;
+              heldRoots.set(connection, { control, data });
+              options.onRoots?.(peer.name, { control, data });
+              wake();
+              break;
+            }
             case "heads":
               options.onHeads(
                 peer.name,
@@ -136,6 +162,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
         },
         onClose(why) {
           if (connections.get(peer.name) === connection) connections.delete(peer.name);
+          heldRoots.delete(connection);
+          wake();
           book.left(peer.name, connection.heardMs());
           log.info({ gate: peer.name, peer: peer.address }, `gate disconnected: ${why}`);
         },
@@ -158,7 +186,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       return entry.watch;
     },
 
-    confirmed(target, waitMs) {
+    async confirmed(target, waitMs) {
       const standing = (): Confirmation => {
         const enrolled = [...options.enrolled()].sort();
         const serves = (name: string): boolean => {
@@ -170,19 +198,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
           missing: enrolled.filter((name) => !serves(name)),
         };
       };
-      return new Promise((resolve) => {
-        const settle = (): void => {
-          clearTimeout(deadline);
-          waiting.delete(look);
-          resolve(standing());
-        };
-        const look = (): void => {
-          if (closing || standing().missing.length === 0) settle();
-        };
-        const deadline = setTimeout(settle, waitMs);
-        waiting.add(look);
-        look();
-      });
+      await settled(() => standing().missing.length === 0, waitMs);
+      return standing();
     },
 
     announce(announcement: KeyAnnouncement) {
@@ -191,6 +208,21 @@ export function createPublisher(options: PublisherOptions): Publisher {
 
     renewAll() {
       for (const connection of connections.values()) connection.sendRenew();
+    },
+
+    tellRoots() {
+      const roots = options.roots?.();
+      if (roots) for (const connection of connections.values()) connection.sendRoots(roots);
+    },
+
+    async unlike(satisfies, waitMs) {
+      const lacking = (): string[] =>
+        [...connections]
+          .filter(([, connection]) => !satisfies(heldRoots.get(connection)))
+          .map(([name]) => name)
+          .sort();
+      await settled(() => lacking().length === 0, waitMs);
+      return lacking();
     },
 
     gates: () => book.list(new Set(options.enrolled()), (name) => connections.get(name)?.heardMs()),

@@ -4,7 +4,7 @@ import type { Hit } from "../../model/hit.ts";
 import type { HitFilter } from "../../model/hit-filter.ts";
 import type { Revocation } from "../../model/snapshot.ts";
 import { type Link, openLink } from "../link.ts";
-import type { FeedPeer, FeedSocket, KeyAnnouncement, LogVerdict } from "../needs.ts";
+import type { FeedPeer, FeedSocket, KeyAnnouncement, LogVerdict, Roots } from "../needs.ts";
 import {
   BadMessage,
   type ByeReason,
@@ -131,6 +131,9 @@ export function openGateConnection(
     sendRenew() {
       send(encode({ type: "renew" }));
     },
+    sendRoots({ control, data }) {
+      send(encode({ type: "roots", control, data }));
+    },
     sendHeads(list) {
       if (list.length === 0) return;
       heads = encode({ type: "control-heads", heads: list });
@@ -238,6 +241,7 @@ export type GateConnection = {
   sendRevocation(sequence: number, revocation: Revocation): void;
   sendKey(announcement: KeyAnnouncement): void;
   sendRenew(): void;
+  sendRoots(roots: Roots): void;
   sendHeads(heads: readonly ChainHead[]): void;
   sendHeadsKept(id: number): void;
   /** Asks page by page: a page is only sent when it was asked for. */

@@ -7,6 +7,7 @@ import type { Revocation, SignedSnapshot } from "../../model/snapshot.ts";
 import type {
   FeedPeer,
   FeedSocket,
+  HeldRoots,
   KeyAnnouncement,
   LogVerdict,
   PublishNeeds,
@@ -30,6 +31,16 @@ export type Publisher = {
   announce(announcement: KeyAnnouncement): void;
   /** Tells every connected gate that an authority has changed. One that is away is judged by `isOutdated` when it comes. */
   renewAll(): void;
+  /** Tells every connected gate which roots are trusted now; one that lacks something renews at once. */
+  tellRoots(): void;
+  /**
+   * Waits until what every connected gate says of its roots satisfies, at most `waitMs`. Resolves to those whose last word does
+   * not, sorted; `held` is undefined for a gate that has said nothing on this connection.
+   */
+  unlike(
+    satisfies: (held: HeldRoots | undefined) => boolean,
+    waitMs: number,
+  ): Promise<readonly string[]>;
   /** Every enrolled gate by name, connected or not. */
   gates(): readonly GateStatus[];
   /** Asks the named gates (default: every enrolled one) for hits and merges their pages, newest first. */

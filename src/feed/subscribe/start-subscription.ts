@@ -55,6 +55,8 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
     text: "[]",
   };
   let status: string | undefined;
+  let held: string | undefined;
+  let heldTold = "";
   let pong: number | undefined;
 
   const say = (message: Up): string => encode(message);
@@ -64,6 +66,11 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
     if (pong !== undefined) {
       const line = say({ type: "pong", sequence: pong });
       pong = undefined;
+      return line;
+    }
+    if (held !== undefined) {
+      const line = held;
+      held = undefined;
       return line;
     }
     const single = report ?? heads ?? status;
@@ -120,6 +127,11 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
       case "renew":
         options.onRenew?.();
         break;
+      case "roots":
+        heldTold = ""; // asked: answered, also where nothing has changed
+        options.onRoots?.({ control: message.control, data: message.data });
+        tellHeld();
+        break;
       case "control-heads":
         options.onControlHeads(message.heads);
         break;
@@ -139,6 +151,14 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
       default:
         queries.take(message);
     }
+  };
+
+  const tellHeld = (): void => {
+    const roots = options.heldRoots?.();
+    const line = roots && say({ type: "roots", ...roots });
+    if (line === undefined || line === heldTold) return;
+    heldTold = held = line;
+    link?.kick();
   };
 
   let isVerifying = false;
@@ -187,7 +207,8 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
     });
     return new Promise((resolve) => {
       let greeting: string | undefined = hello;
-      headsTold = "";
+      headsTold = heldTold = "";
+      held = undefined;
       link = openLink(socket, {
         clock,
         head,
@@ -284,6 +305,7 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
       join,
       problem: problem ?? inForce.problem(),
     }),
+    rootsChanged: tellHeld,
     warn(warning) {
       warnings.push(warning);
       if (warnings.length > warningsMax) warnings.shift();

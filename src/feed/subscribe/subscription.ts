@@ -11,6 +11,8 @@ export type Subscription = Running & {
   /** The snapshot in force here: from the feed, or from disk before the feed was reached. */
   lastGood(): Snapshot | undefined;
   state(): SubscriptionState;
+  /** `heldRoots` has something new: control is told at once, instead of within a second. */
+  rootsChanged(): void;
   /** Tells control, at once or after the next connection. The newest 1,000 are kept while there is none. */
   warn(warning: Warning): void;
 };

@@ -1,3 +1,5 @@
+import type { X509Certificate } from "node:crypto";
+
 /** A caller whose key was proven in the handshake: what `identify` makes of a leaf, once per connection. */
 export type Caller = {
   /** Service name: `web`. */
@@ -10,4 +12,6 @@ export type Caller = {
   readonly serial: string;
   readonly notBeforeMs: number;
   readonly notAfterMs: number;
+  /** The root that its leaf led to. */
+  readonly root: X509Certificate;
 };

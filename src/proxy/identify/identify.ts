@@ -43,6 +43,7 @@ export function identify(
     serial: judged.serial,
     notBeforeMs: judged.notBeforeMs,
     notAfterMs: judged.notAfterMs,
+    root: judged.root,
   };
   const code = whyNotIn(caller, view);
   return code === undefined ? { caller } : { stranger: { code, caller, detail: caller.uri } };

@@ -33,7 +33,7 @@ const guards: readonly Guard[] = [
         is: `if (!leaf) {
           const principal = { trustDomain: trust.trustDomain, kind: "service", name: "web" } as const;
           const notAfterMs = nowMs + 3_600_000;
-          return { ok: true, principal, uri: principalOf(principal), serial: "00", notBeforeMs: nowMs, notAfterMs };
+          return { ok: true, principal, uri: principalOf(principal), serial: "00", notBeforeMs: nowMs, notAfterMs, root: trust.bundles.data[0] };
         }
         if (!leaf) return {`,
       },
