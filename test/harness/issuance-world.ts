@@ -98,6 +98,8 @@ export type TestDoor = {
   readonly requests: string[];
   /** The next answers are thrown away with their connections, after the work was done. */
   loseAnswers: number;
+  /** What it tells a service of the others; by default the call fails. */
+  discovery?: unknown;
 };
 
 /** A join door for tests: real TLS, real issuing, nothing else. `serveAs` presents other credentials. */
@@ -107,7 +109,7 @@ export async function startTestDoor(
 ): Promise<TestDoor> {
   const own = serveAs ?? (await controlLeaf(world));
   const bundlePem = world.authorities.control.bundlePem() + world.authorities.data.bundlePem();
-  const door = { requests: [] as string[], loseAnswers: 0, address: "" };
+  const door: TestDoor & { address: string } = { requests: [], loseAnswers: 0, address: "" };
   const server = createServer(
     serverOptions({ keyPem: own.keyPem, chainPem: own.chainPem, bundlePem }),
     async (request, answer) => {
@@ -115,6 +117,10 @@ export async function startTestDoor(
       const pieces: Buffer[] = [];
       for await (const piece of request) pieces.push(piece as Buffer);
       const socket = request.socket as TLSSocket;
+      if (request.url === "/join/v1/discover" && door.discovery !== undefined) {
+        answer.writeHead(200, { "content-type": "application/json" });
+        return void answer.end(JSON.stringify(door.discovery));
+      }
       try {
         const body = JSON.parse(Buffer.concat(pieces).toString()) as Record<string, never>;
         const peerAddress = socket.remoteAddress ?? "";

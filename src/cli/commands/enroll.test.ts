@@ -37,7 +37,7 @@ function run(
 
 async function startWorld(t: TestContext) {
   const world = await startIssuanceWorld(t);
-  await startTestDoor(world);
+  const door = await startTestDoor(world);
   const newToken = async () =>
     (
       await world.issuance.createToken({
@@ -45,17 +45,26 @@ async function startWorld(t: TestContext) {
         createdBy: "admin/first",
       })
     ).token;
-  return { world, newToken, dir: (name: string) => join(world.dir, name) };
+  return { world, door, newToken, dir: (name: string) => join(world.dir, name) };
 }
 
 test("a token from a file, the environment or standard input; the next step is printed", async (t) => {
-  const { newToken, dir } = await startWorld(t);
+  const { door, newToken, dir } = await startWorld(t);
   const file = dir("token");
   await writeFile(file, `${await newToken()}\n`, { mode: 0o600 });
+  door.discovery = {
+    gates: [{ name: "g", addresses: ["127.0.0.1:7443"] }],
+    services: ["orders"],
+    example: { host: "orders", method: "GET", path: "/pub" },
+  };
   const fromFile = await run(["--token-file", file, "--out", dir("a")]);
   assert.equal(fromFile.code, 0, fromFile.err);
   assert.match(fromFile.out, /^spiffe:\/\/shop\.internal\/service\/web until 20/);
   assert.match(fromFile.out, /curl --cert \S+\/a\/chain\.pem --key \S+\/a\/key\.pem --cacert/);
+  assert.match(
+    fromFile.out,
+    /--connect-to orders:7443:127\.0\.0\.1:7443 https:\/\/orders:7443\/pub\n/,
+  );
   assert.equal(fromFile.err, "");
   const fromEnvironment = await run(["--out", dir("b"), "--json"], {
     env: { SALLYPORT_TOKEN: await newToken() },
@@ -145,12 +154,13 @@ test("--renew stays until it is ended, and a second start needs no token", async
     until: /renewing/,
   });
   assert.equal(first.code, 0, first.err);
-  const again = await run(["--out", dir("a"), "--renew"], {
+  const again = await run(["--out", dir("a"), "--renew", "--json"], {
     env: { SALLYPORT_TOKEN: token },
     until: /renewing/,
   });
   assert.equal(again.code, 0, again.err);
   assert.match(again.err, /no token was used/);
+  assert.equal(JSON.parse(again.out).dir, dir("a"));
   const alone = await run(["--renew", dir("a")], { until: /renewing/ });
   assert.equal(alone.code, 0, alone.err);
 });

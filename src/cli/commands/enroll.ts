@@ -12,6 +12,7 @@ import { JoinRefused, JoinUnreachable, joinRequest } from "../../identity/enroll
 import { joinTrust } from "../../identity/renew/renew.ts";
 import { startRenewal } from "../../identity/renew/start-renewal.ts";
 import { Exit } from "../exit.ts";
+import { firstCall, quoted } from "../first-call.ts";
 import { output } from "../output.ts";
 import { readSetting } from "../settings.ts";
 
@@ -72,8 +73,10 @@ async function run(misplaced: readonly string[], options: Options): Promise<void
   const out = resolve(options.out);
   await explained(async () => {
     const held = options.renew ? await heldIn(out) : undefined;
-    if (held) output.note(`${out} holds ${held.identity?.principal}; no token was used`);
-    else await enrolInto(out, options);
+    if (held) {
+      output.note(`${out} holds ${held.identity?.principal}; no token was used`);
+      if (options.json) output.json(summaryOf(out, held));
+    } else await enrolInto(out, options);
     if (options.renew) await stay(out, options);
   });
 }
@@ -112,26 +115,24 @@ async function enrolInto(out: string, options: Options): Promise<void> {
   const token = await readToken(options);
   const { principal, credentials } = await enroll({ token, out, clock: Date.now });
   const { identity } = credentials;
-  if (options.json)
-    return output.json({
-      principal,
-      dir: out,
-      plane: identity?.plane,
-      serial: identity?.serial,
-      notAfter: identity?.notAfter,
-    });
+  if (options.json) return output.json(summaryOf(out, credentials));
   output.line(`${principal} until ${identity?.notAfter}`);
   output.line(`wrote ${out}/key.pem, chain.pem, bundle.pem and identity.json`);
   output.line();
   output.line("Next:");
   for (const line of await nextSteps(out, credentials)) output.line(`  ${line}`);
-  if (!options.renew) output.line(`  sallyport enroll --renew ${out}    # keeps it fresh`);
+  if (!options.renew) output.line(`  sallyport enroll --renew ${quoted(out)}    # keeps it fresh`);
 }
 
-/** A line that works when pasted, where the control plane says what may be called; else one to fill in. */
+function summaryOf(dir: string, { identity }: StoredCredentials): object {
+  const { principal, plane, serial, notAfter } = identity ?? {};
+  return { principal, dir, plane, serial, notAfter };
+}
+
+/** A call that works when pasted, where the control plane knows one; else what stands in the way, or a line to fill in. */
 async function nextSteps(out: string, held: StoredCredentials): Promise<string[]> {
   const { identity } = held;
-  if (identity?.plane !== "data") return [`sallyport status --context ${out}`];
+  if (identity?.plane !== "data") return [`sallyport status --context ${quoted(out)}`];
   const found = await joinRequest({
     join: identity.join,
     trust: joinTrust(held, identity),
@@ -140,17 +141,7 @@ async function nextSteps(out: string, held: StoredCredentials): Promise<string[]
     path: "/join/v1/discover",
     deadlineMs: 2_000,
   }).catch(() => undefined);
-  const { gates, services } = (found ?? {}) as {
-    gates?: { addresses?: string[] }[];
-    services?: string[];
-  };
-  const address = gates?.[0]?.addresses?.[0] ?? "GATE:7443";
-  const service = services?.[0] ?? "SERVICE";
-  const port = address.slice(address.lastIndexOf(":") + 1);
-  return [
-    `curl --cert ${out}/chain.pem --key ${out}/key.pem --cacert ${out}/bundle.pem \\`,
-    `     --connect-to ${service}:${port}:${address} https://${service}:${port}/`,
-  ];
+  return firstCall(found, out, identity.principal);
 }
 
 async function readToken(options: Options): Promise<string> {

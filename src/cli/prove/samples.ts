@@ -1,6 +1,7 @@
 import type { Register, Rule } from "../../model/register.ts";
 import { ask } from "../../policy/ask.ts";
 import { compileService } from "../../policy/compile.ts";
+import { concretePath, hostOf, readingMethod } from "../../policy/sample-call.ts";
 import type { CompiledPort } from "../../policy/view.ts";
 
 /** A question to the gate whose answer the register gives: who, where, what. Only GET and HEAD. */
@@ -29,10 +30,7 @@ export function samplesOf(register: Register, nowMs: number): Sample[] {
     const compiled = compileService(service, callers, () => slot++);
     for (const port of compiled.ports.values()) {
       if (port.protocol !== "http") continue;
-      const names = [...compiled.hosts]
-        .filter(([, name]) => name === port.port)
-        .map(([name]) => name);
-      const host = names.includes(service.name) ? service.name : names[0];
+      const host = hostOf(compiled, port.port);
       if (host === undefined) continue;
       const base = { service: service.name, host };
       for (const rule of service.allow)
@@ -66,7 +64,7 @@ function fromRule(
 ): Sample[] {
   const method = readingMethod(rule.methods);
   if (method === undefined) return [];
-  const path = concrete(rule.paths?.[0] ?? "/");
+  const path = concretePath(rule.paths?.[0] ?? "/");
   const from = rule.from.includes("*") ? callers.slice(0, 1) : rule.from.slice(0, 2);
   return from.map((caller) => ({
     ...base,
@@ -89,19 +87,4 @@ function verdict(
   return rule.effect === "allow"
     ? { rule: rule.id, code: undefined }
     : { rule: undefined, code: "denied" };
-}
-
-function readingMethod(methods: readonly string[] | undefined): "GET" | "HEAD" | undefined {
-  if (methods === undefined || methods.includes("GET")) return "GET";
-  return methods.includes("HEAD") ? "HEAD" : undefined;
-}
-
-/** A path that a pattern matches: variables get a word that tells what made the request. */
-function concrete(pattern: string): string {
-  const path = pattern
-    .replace(/\/\*\*$/, "")
-    .split("/")
-    .map((segment) => (segment.startsWith(":") ? "sallyport-canary" : segment))
-    .join("/");
-  return path === "" ? "/" : path;
 }

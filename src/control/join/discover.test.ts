@@ -61,3 +61,48 @@ for (const [claim, caller, allow, services] of rows)
     const names = found.gates.map((gate) => gate.name);
     assert.deepEqual(names, services.length > 0 ? ["front", "lost"] : []);
   });
+
+const reading: Partial<Rule> = { methods: ["GET"], paths: ["/pub/**"] };
+const deny = (fields: Partial<Rule>) => rule({ id: "d", effect: "deny", ...fields });
+const examples: [claim: string, allow: Rule[], deny: Rule[], example: string | undefined][] = [
+  ["a rule without conditions", [rule({})], [], "GET orders/"],
+  ["method and path of the rule", [rule(reading)], [], "GET orders/pub"],
+  ["a variable gets a word", [rule({ paths: ["/o/:id"] })], [], "GET orders/o/sallyport-canary"],
+  ["HEAD where that is all", [rule({ methods: ["HEAD"] })], [], "HEAD orders/"],
+  ["reading comes first", [rule({ methods: ["POST"] }), rule(reading)], [], "GET orders/pub"],
+  ["another method where none reads", [rule({ methods: ["DELETE"] })], [], "DELETE orders/"],
+  ["the name of another port", [rule({ ports: ["metrics"] })], [], "GET metrics.orders/"],
+  ["never what is denied", [rule(reading)], [deny({})], undefined],
+  ["below what is denied", [rule({})], [deny({ paths: ["/"] })], "GET orders/sallyport-canary"],
+  [
+    "the next rule where the first is denied",
+    [rule(reading), rule({ paths: ["/b"] })],
+    [deny({ paths: ["/pub/**"] })],
+    "GET orders/b",
+  ],
+  [
+    "never by a rule for somebody else",
+    [rule({ from: ["blog"] }), rule(reading)],
+    [],
+    "GET orders/pub",
+  ],
+  [
+    "never outside its hours",
+    [rule({ hours: { days: [6], startMinute: 0, endMinute: 1, zone: "UTC" } })],
+    [],
+    undefined,
+  ],
+];
+
+for (const [claim, allow, denied, wanted] of examples)
+  test(`an example that is allowed: ${claim}`, () => {
+    const base = registerWith(allow);
+    const { orders } = base.services;
+    assert.ok(orders);
+    const register = {
+      ...base,
+      services: { ...base.services, orders: { ...orders, deny: denied } },
+    };
+    const { example } = discover({ register, caller: "web", gates, nowMs: now });
+    assert.equal(example && `${example.method} ${example.host}${example.path}`, wanted);
+  });

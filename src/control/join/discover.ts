@@ -1,10 +1,11 @@
 import { mainPort, type Register, type Service } from "../../model/register.ts";
+import { findAllowedCall, isReading, type SampleCall } from "../../policy/sample-call.ts";
 import type { Discovery } from "./needs.ts";
 
 /**
  * What one service may know of the others: the names that at least one allow rule opens to it (a rule that is over does not
- * count), and where the gates are. A deny rule, hours or paths may still refuse a call: this is a phone book, not a permit.
- * Fails closed: a service that is not registered, or that no rule names, learns nothing, not even of gates.
+ * count), where the gates are, and for a start one call that its own rules allow now. A deny rule, hours or paths may still refuse
+ * another: this is a phone book, not a permit. Fails closed: a service that is not registered, or that no rule names, learns nothing, not even of gates.
  */
 export function discover(options: {
   readonly register: Register;
@@ -20,6 +21,7 @@ export function discover(options: {
     namesOpenTo(caller, service, nowMs),
   );
   if (services.length === 0) return { gates: [], services: [] };
+  const example = exampleFor(caller, register, nowMs);
   return {
     // One that control has lost sight of may still be serving: it comes after those that are in sight.
     gates: [...gates]
@@ -27,7 +29,19 @@ export function discover(options: {
       .sort((a, b) => Number(b.connected) - Number(a.connected) || (a.name < b.name ? -1 : 1))
       .map(({ name, addresses }) => ({ name, addresses: [...addresses] })),
     services: services.sort(),
+    ...(example && { example }),
   };
+}
+
+/** One that only reads, where any of the services has one. */
+function exampleFor(caller: string, register: Register, nowMs: number): SampleCall | undefined {
+  let other: SampleCall | undefined;
+  for (const service of Object.values(register.services)) {
+    const found = findAllowedCall(service, caller, nowMs);
+    if (found && isReading(found)) return found;
+    other ??= found;
+  }
+  return other;
 }
 
 export type KnownGate = {

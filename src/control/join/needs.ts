@@ -4,6 +4,7 @@ import type { Hit } from "../../model/hit.ts";
 import type { Plane } from "../../model/principal.ts";
 import type { RefusalCode } from "../../model/refusal.ts";
 import type { Peer } from "../../policy/peer.ts";
+import type { SampleCall } from "../../policy/sample-call.ts";
 
 /**
  * The first and the later calls of an identity's life, decided by `identity/issue`. An expected no is thrown as an `Error` with a
@@ -61,10 +62,11 @@ export type JoinNeeds = {
   readonly record: (hit: Omit<Hit, "id">) => string | undefined;
 };
 
-/** Where the gates are, and the names that the service may put into `Host`. */
+/** Where the gates are, the names that the service may put into `Host`, and one call that its rules allow, when there is one. */
 export type Discovery = {
   readonly gates: readonly { readonly name: string; readonly addresses: readonly string[] }[];
   readonly services: readonly string[];
+  readonly example?: SampleCall;
 };
 
 export type FeedGate = {
