@@ -10,6 +10,7 @@ import {
   ftruncateSync,
   futimesSync,
   mkdirSync,
+  open,
   openSync,
   unlinkSync,
   writeSync,
@@ -61,6 +62,7 @@ export class ChainWriter {
   #reason = "";
   #isTold = false;
   #isListed = false;
+  #isListSynced = false;
   /** Only at first and in `probe`: a directory that vanishes under us is a failure to be seen, not to be painted over. */
   #mayMakeDirectory = true;
   #isDirty = false;
@@ -148,7 +150,10 @@ export class ChainWriter {
     try {
       if (fstatSync(this.#fd).nlink === 0)
         this.#fail(new Error("the segment was deleted while it was being written"), true);
-      else this.#sync();
+      else {
+        this.#sync();
+        this.#syncList();
+      }
     } catch (cause) {
       this.#fail(cause, true);
     }
@@ -192,6 +197,7 @@ export class ChainWriter {
     try {
       if (isRotation) this.#leaveSegment();
       if (this.#fd < 0) this.#openSegment();
+      if (this.#batch.committed > 0) this.#list();
       const bytes = this.#batch.seal();
       const written = writeSync(this.#fd, bytes, 0, bytes.length);
       // At a full disk a write takes what fits and says so in its result alone.
@@ -204,7 +210,20 @@ export class ChainWriter {
     this.#batch.commit();
     this.#isDirty = true;
     this.#lost = 0;
+    if (!this.#isListed) quietly(() => this.#list());
     return true;
+  }
+
+  /**
+   * Once something is written, so that a chain that is listed and has no line is one whose lines were taken away. Nothing follows
+   * the first batch before that: a longer chain that is not listed is one that the list has lost.
+   */
+  #list(): void {
+    if (this.#isListed) return;
+    const { chain, clock, dir, kind, writer } = this.settings;
+    listChain(dir, { chain, at: clock(), kind, writer });
+    this.#isListed = true;
+    this.#isListSynced = false;
   }
 
   #openSegment(): void {
@@ -212,9 +231,7 @@ export class ChainWriter {
     const folder = join(dir, chain);
     if (this.#mayMakeDirectory) {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
-      if (!this.#isListed || !existsSync(join(dir, listName)))
-        listChain(dir, { chain, at: clock(), kind, writer });
-      this.#isListed = true;
+      if (!existsSync(join(dir, listName))) this.#isListed = false;
       this.#mayMakeDirectory = false;
     }
     const first = this.#batch.first;
@@ -254,6 +271,14 @@ export class ChainWriter {
     fdatasync(fd, (cause) => {
       if (cause) this.#fail(cause, false);
       close(fd);
+    });
+  }
+
+  #syncList(): void {
+    if (!this.#isListed || this.#isListSynced) return;
+    this.#isListSynced = true;
+    open(join(this.settings.dir, listName), O_NOFOLLOW | O_WRONLY, (cause, fd) => {
+      if (!cause) fdatasync(fd, () => close(fd));
     });
   }
 

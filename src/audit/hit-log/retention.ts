@@ -136,7 +136,7 @@ function remove(
     decision: "allowed",
     ...(writer.process === "control" ? {} : { gate: writer.name }),
     action: "log_pruned",
-    detail: prunedDetail({ chain, through: end.sequence, head: end.head }),
+    detail: prunedDetail({ chain, through: end.sequence, head: end.head, isEnd: isLast }),
   });
   unlinkSync(join(folder, name));
   if (!isLast) return true;
@@ -149,18 +149,26 @@ function remove(
   return true;
 }
 
-export type Pruned = { readonly chain: string; readonly through: number; readonly head: string };
+export type Pruned = {
+  readonly chain: string;
+  readonly through: number;
+  readonly head: string;
+  /** With this, nothing of the chain was left. */
+  readonly isEnd: boolean;
+};
 
-function prunedDetail({ chain, head, through }: Pruned): string {
-  return `${chain} through ${through} head ${head}`;
+function prunedDetail({ chain, head, isEnd, through }: Pruned): string {
+  return `${chain} through ${through} head ${head}${isEnd ? ", its end" : ""}`;
 }
 
 /** What a `log_pruned` line says, or undefined when it says nothing. */
 export function parsePruned(detail: string | undefined): Pruned | undefined {
-  const parts = /^([a-z2-7]{8,10}) through (\d{1,16}) head ([0-9a-f]{64})$/.exec(detail ?? "");
+  const parts = /^([a-z2-7]{8,10}) through (\d{1,16}) head ([0-9a-f]{64})(, its end)?$/.exec(
+    detail ?? "",
+  );
   if (!parts) return undefined;
-  const [, chain = "", through = "", head = ""] = parts;
-  return { chain, through: Number(through), head };
+  const [, chain = "", through = "", head = "", end] = parts;
+  return { chain, through: Number(through), head, isEnd: end !== undefined };
 }
 
 /** Chains whose writer is gone: another boot of the same name has come, or a worker of the same number has. */

@@ -1,6 +1,14 @@
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
@@ -198,6 +206,143 @@ test("a deleted segment is missed, at the beginning, in the middle and (by an an
       `segment ${at}`,
     );
   }
+});
+
+test("without anchors, what is left of a chain says what was taken away; of what no trace is left, nothing is known", async (t) => {
+  type Damage = (dir: string, chain: string, names: readonly string[]) => void;
+  const list = (dir: string) => join(dir, "chains.jsonl");
+  const removeAt =
+    (at: number): Damage =>
+    (dir, chain, names) =>
+      rmSync(join(dir, chain, names.at(at) ?? ""));
+  const forget: Damage = (dir) => rmSync(list(dir));
+  const removeDirectory: Damage = (dir, chain) => rmSync(join(dir, chain), { recursive: true });
+  const many = 700;
+  const rows: [
+    claim: string,
+    segmentBytes: number | undefined,
+    damage: Damage,
+    kind: LogProblem["kind"] | undefined,
+  ][] = [
+    ["its only segment", undefined, removeAt(0), "missing"],
+    [
+      "every line of its only segment",
+      undefined,
+      (dir, chain, [name = ""]) => writeFileSync(join(dir, chain, name), ""),
+      "missing",
+    ],
+    [
+      "every line but the segment's first",
+      undefined,
+      (dir, chain, [name = ""]) => edit(join(dir, chain, name), (lines) => lines.slice(0, 1)),
+      "missing",
+    ],
+    [
+      "all of several segments",
+      many,
+      (dir, chain, names) => {
+        for (const name of names) rmSync(join(dir, chain, name));
+      },
+      "missing",
+    ],
+    ["the first of several segments", many, removeAt(0), "cut"],
+    ["one in the middle", many, removeAt(1), "removed"],
+    ["the last of several segments", many, removeAt(-1), undefined],
+    ["its directory", undefined, removeDirectory, "missing"],
+    [
+      "its directory, with a line in the list that retention took it",
+      undefined,
+      (dir, chain, names) => {
+        removeDirectory(dir, chain, names);
+        appendFileSync(list(dir), `\n${JSON.stringify({ removed: chain, at: request.at })}\n`);
+      },
+      "missing",
+    ],
+    ["the list", undefined, forget, "missing"],
+    ["what stood in the list", undefined, (dir) => writeFileSync(list(dir), ""), "missing"],
+    [
+      "its directory and its line in the list",
+      undefined,
+      (dir, chain, names) => {
+        removeDirectory(dir, chain, names);
+        forget(dir, chain, names);
+      },
+      undefined,
+    ],
+  ];
+  for (const [claim, segmentBytes, damage, kind] of rows) {
+    const { chain, dir, heads } = write(t, segmentBytes);
+    assert.equal((await verifyLog([dir])).ok, true, "sound before");
+    damage(dir, chain, readdirSync(join(dir, chain)).sort());
+    const { ok, problems } = await verifyLog([dir]);
+    assert.deepEqual(
+      problems.map((problem) => problem.kind),
+      kind === undefined ? [] : [kind],
+      claim,
+    );
+    assert.equal(ok, kind === undefined);
+    const anchored = await verifyLog([dir], heads);
+    assert.equal(anchored.ok, false, `${claim}, with anchors`);
+  }
+});
+
+test("a chain of one write need not be listed: its writer may have been killed before it could", async (t) => {
+  const { dir, file } = write(t);
+  rmSync(join(dir, "chains.jsonl"));
+  edit(file, (lines) => lines.slice(0, 5));
+  assert.equal((await verifyLog([dir])).ok, false);
+  edit(file, (lines) => lines.slice(0, 2));
+  assert.deepEqual((await verifyLog([dir])).problems, []);
+});
+
+test("what retention took is no finding, also once the line that says so was taken; what is taken beside it is", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "hits-"));
+  t.after(() => rmSync(dir, { recursive: true, force: true }));
+  let now = request.at;
+  const dayMs = 86_400_000;
+  const live = async (boot: string, days: number, body: () => Promise<void>): Promise<string[]> => {
+    const common = { dir, clock: () => now, randomBytes, log: silentLog };
+    const limits = { segmentBytes: 700, keepMs: 10 * dayMs, reserveBytes: 0 };
+    const main = openHitLog({
+      ...common,
+      writer: { process: "gate", name: "g1", boot },
+      limits,
+    });
+    const worker = openHitLog({
+      ...common,
+      writer: { process: "worker", name: "g1", boot, worker: 0 },
+      limits,
+    });
+    for (let i = 0; i < days; i++) {
+      for (const log of [main, worker]) {
+        log.add({ ...request, at: now });
+        assert.equal(log.flush(), true);
+        log.tick();
+      }
+      now += dayMs;
+    }
+    await body();
+    const chains = [main, worker].map((log) => log.heads()[0]?.chain ?? "");
+    main.close();
+    worker.close();
+    return chains;
+  };
+  // Segments of a few lines, stamped by the clock when they are left: retention goes by what was written last.
+  const sound = async (): Promise<void> => assert.deepEqual((await verifyLog([dir])).problems, []);
+  const first = await live("b1", 8, sound);
+  const second = await live("b2", 30, sound);
+  for (const chain of first) assert.ok(!existsSync(join(dir, chain)), "the first life is gone");
+  const third = await live("b3", 40, sound);
+  for (const chain of second) assert.ok(!existsSync(join(dir, chain)), "so is the second");
+  await sound();
+  const [, chain = ""] = third;
+  for (const name of readdirSync(join(dir, chain))) rmSync(join(dir, chain, name));
+  const { problems } = await verifyLog([dir]);
+  assert.deepEqual(
+    problems.map((problem) => [problem.kind, problem.chain]),
+    [["missing", chain]],
+    "its beginning was taken by retention, and its end was not",
+  );
 });
 
 test("a deleted chain is missed by the list, and by an anchor when the list is gone too", async (t) => {

@@ -11,6 +11,7 @@ import {
   type ChainKind,
   firstOf,
   isChainName,
+  listName,
   reserveName,
   type SegmentHeader,
   segmentName,
@@ -82,28 +83,40 @@ export async function verifyLog(
 ): Promise<LogReport> {
   const walks: ChainWalk[] = [];
   const problems: LogProblem[] = [];
-  const removed = new Set<string>();
   for (const dir of dirs) {
-    const list = readList(dir);
-    for (const chain of list.removed) removed.add(chain);
-    for (const entry of chainsIn(dir, list.chains)) {
+    const before = readList(dir);
+    const here: ChainWalk[] = [];
+    for (const chain of chainsIn(dir, before.chains)) {
       const walk = new ChainWalk(
         dir,
-        entry.chain,
-        anchors.filter(({ chain }) => chain === entry.chain),
+        chain,
+        anchors.filter((anchor) => anchor.chain === chain),
       );
-      walks.push(walk);
-      if (existsSync(join(dir, entry.chain))) await walk.run();
-      else if (!list.removed.has(entry.chain)) walk.isGone = true;
+      here.push(walk);
+      if (existsSync(join(dir, chain))) await walk.run();
+      else walk.isGone = true;
     }
+    // Once more: writers and retention went on meanwhile.
+    const { chains, removed } = readList(dir);
+    const listed = new Map([...before.chains, ...chains].map((entry) => [entry.chain, entry]));
+    for (const walk of here) {
+      const { chain } = walk;
+      walk.listed = listed.get(chain);
+      walk.isTaken = removed.has(chain);
+      walk.isTakenMeanwhile = walk.isTaken && !before.removed.has(chain);
+    }
+    walks.push(...here);
   }
   const pruned = new Map<string, Pruned>();
   for (const walk of walks)
     for (const record of walk.prunings)
       if (record.through >= (pruned.get(record.chain)?.through ?? 0))
         pruned.set(record.chain, record);
+  // What says that a chain was pruned is pruned itself one day, and there is a line that says so of it.
+  const workers = new Set(walks.filter(({ isWorker }) => isWorker).map(({ chain }) => chain));
+  const areWitnessesGone = [...pruned.keys()].some((chain) => !workers.has(chain));
   for (const walk of walks) {
-    walk.finish(pruned.get(walk.chain));
+    walk.finish(pruned.get(walk.chain), areWitnessesGone);
     problems.push(...walk.problems);
   }
   const known = new Set(walks.map(({ chain }) => chain));
@@ -114,14 +127,9 @@ export async function verifyLog(
 }
 
 /** The listed chains, then those that are there without being listed. */
-function chainsIn(dir: string, listed: readonly ListedChain[]): readonly { chain: string }[] {
-  const seen = new Set<string>();
+function chainsIn(dir: string, listed: readonly ListedChain[]): readonly string[] {
   const found = existsSync(dir) ? readdirSync(dir).filter(isChainName).sort() : [];
-  return [...listed, ...found.map((chain) => ({ chain }))].filter(({ chain }) => {
-    const isNew = !seen.has(chain);
-    seen.add(chain);
-    return isNew;
-  });
+  return [...new Set([...listed.map(({ chain }) => chain), ...found])];
 }
 
 class ChainWalk {
@@ -129,8 +137,14 @@ class ChainWalk {
   readonly chain: string;
   readonly problems: LogProblem[] = [];
   readonly prunings: Pruned[] = [];
-  /** Listed, and its directory is not there. */
+  /** Its directory is not there. */
   isGone = false;
+  /** What the list of chains says of it. */
+  listed: ListedChain | undefined;
+  /** The list says that retention took it whole. The list is no chain: alone this proves nothing. */
+  isTaken = false;
+  /** It did so while this walk went on: the line that proves it may stand where the walk had passed. */
+  isTakenMeanwhile = false;
   readonly #prefix: Buffer;
   readonly #anchors: Map<number, string>;
   readonly #anchoredLast: number;
@@ -147,6 +161,7 @@ class ChainWalk {
   #first = 0;
   #lines = 0;
   #bytes = 0;
+  #batches = 0;
   #lost = 0;
   #torn = 0;
   #anchored = 0;
@@ -180,13 +195,29 @@ class ChainWalk {
     if (header) await this.#readSegment(reserve, reserveName);
   }
 
-  /** Judges the beginning and the end, when everything that was pruned is known. */
-  finish(pruned: Pruned | undefined): void {
-    if (this.isGone && pruned === undefined) {
-      this.#report("missing", "is in the list of chains, and its directory is gone", undefined);
+  get isWorker(): boolean {
+    return (this.listed ?? this.#header)?.writer.process === "worker";
+  }
+
+  /**
+   * Judges the beginning and the end, when everything that was pruned is known. `areWitnessesGone`: lines that said what was
+   * pruned may have been pruned.
+   */
+  finish(pruned: Pruned | undefined, areWitnessesGone: boolean): void {
+    this.#file = "";
+    if (this.#isMissed(pruned, areWitnessesGone)) {
+      const what = this.isGone ? "its directory is gone" : "not one of its lines is there";
+      this.#report("missing", `is in the list of chains, and ${what}`);
       return;
     }
-    this.#file = "";
+    if (this.listed === undefined && this.#batches > 1) {
+      this.#file = listName;
+      this.#report(
+        "missing",
+        `the chain is here (${this.chain}), and its line in the list of chains is gone`,
+      );
+      this.#file = "";
+    }
     const start = this.#start;
     if (start !== undefined && start.after !== genesis) {
       this.#isPruned = pruned?.head === start.after;
@@ -199,6 +230,13 @@ class ChainWalk {
     const end = Math.max(this.#chained, pruned?.through ?? 0);
     if (this.#anchoredLast > end)
       this.#report("cut", `ends at ${end}, but line ${this.#anchoredLast} was anchored elsewhere`);
+  }
+
+  /** A chain is listed once it has a line. Only a reserve is listed before. */
+  #isMissed(pruned: Pruned | undefined, areWitnessesGone: boolean): boolean {
+    if (this.#lines > 0 || this.problems.length > 0 || pruned?.isEnd) return false;
+    if (this.isTakenMeanwhile || (this.isTaken && areWitnessesGone)) return false;
+    return this.isGone || (this.listed !== undefined && this.listed.kind !== "reserve");
   }
 
   report(): ChainReport {
@@ -381,6 +419,7 @@ class ChainWalk {
     }
     this.#otherHead = isRight ? undefined : computed;
     this.#head = head;
+    this.#batches++;
     this.#chained = this.#sequence;
     this.#checkAnchor(number);
     this.#newBatch();

@@ -128,6 +128,30 @@ test("hits verify is 0 for a whole log and 1 for a broken one, and names the lin
   assert.equal(json.problems[0].line, 2);
 });
 
+test("hits verify finds a log whose list of chains is gone, and one whose only segment is", (t) => {
+  const { state, gate } = write(t);
+  for (let i = 0; i < 2; i++) {
+    gate.add(request);
+    gate.flush();
+  }
+  const hits = join(state, "gates", "g1", "hits");
+  const chain = gate.heads()[0]?.chain ?? "";
+  const list = readFileSync(join(hits, "chains.jsonl"));
+  rmSync(join(hits, "chains.jsonl"));
+  const unlisted = run("verify", "--state", state);
+  assert.equal(unlisted.status, 1, unlisted.out);
+  assert.match(unlisted.out, /^chains\.jsonl: missing: the chain is here/m);
+  assert.match(unlisted.out, new RegExp(`${chain} .*broken`));
+  assert.match(unlisted.err, /taken out of the list as well/);
+  writeFileSync(join(hits, "chains.jsonl"), list);
+  assert.equal(run("verify", "--state", state).status, 0);
+  rmSync(join(hits, chain, "000000000001.jsonl"));
+  const emptied = run("verify", "--state", state);
+  assert.equal(emptied.status, 1, emptied.out);
+  assert.match(emptied.out, new RegExp(`^${chain}: missing: .*not one of its lines`, "m"));
+  assert.match(emptied.out, new RegExp(`${chain} .*broken`));
+});
+
 test("hits --follow --json prints one object a line, old ones and those to come, each once", async (t) => {
   const { state, gate, ids } = write(t);
   const following = spawn(process.execPath, [main, "hits", "--state", state, "-f", "--json"], {

@@ -2,7 +2,8 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { Command } from "commander";
-import { ascii, listName } from "../../audit/hit-log/segment.ts";
+import { segmentNames } from "../../audit/hit-log/retention.ts";
+import { ascii, isChainName, listName } from "../../audit/hit-log/segment.ts";
 import { verifyLog } from "../../audit/hit-log/verify.ts";
 import { parseDuration } from "../../base/duration.ts";
 import { ApiRefused } from "../../control/client/client.ts";
@@ -184,7 +185,9 @@ async function verify(
   if (typeof told === "string")
     output.note(`read without the heads that control keeps, because ${plain(told)}`);
   if (anchors === undefined)
-    output.note("hint: without anchors, lines cut from the very end are not missed");
+    output.note(
+      "hint: without anchors, lines cut from a chain's very end are not missed, nor a chain that was taken out of the list as well",
+    );
   if (!report.ok) process.exitCode = 1;
 }
 
@@ -249,7 +252,7 @@ function whereIs({ chain, file, gate, line }: HitVerdict["problems"][number]): s
 /** The hit logs of control and of every gate that keeps its state here. Throws `Exit`. */
 function hitDirs({ dir, state }: Place): string[] {
   if (dir !== undefined) {
-    if (existsSync(join(dir, listName))) return [resolve(dir)];
+    if (isLog(dir)) return [resolve(dir)];
     throw new Exit(
       2,
       `${dir} is no hit log's directory`,
@@ -272,7 +275,14 @@ function logsIn(home: string): string[] {
   const gates = join(home, "gates");
   const names = existsSync(gates) ? readdirSync(gates).sort() : [];
   const dirs = [join(home, "control", "hits"), ...names.map((name) => join(gates, name, "hits"))];
-  return dirs.filter((path) => existsSync(join(path, listName)));
+  return dirs.filter(isLog);
+}
+
+/** Also where somebody took the list of chains away: that is for `verify` to say. */
+function isLog(dir: string): boolean {
+  if (existsSync(join(dir, listName))) return true;
+  const names = existsSync(dir) ? readdirSync(dir).filter(isChainName) : [];
+  return names.some((name) => segmentNames(join(dir, name)).length > 0);
 }
 
 function nearestState(): string {
