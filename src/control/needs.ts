@@ -2,7 +2,7 @@ import type { Clock } from "../base/clock.ts";
 import type { Log } from "../base/log.ts";
 import type { Hit } from "../model/hit.ts";
 import type { HitFilter } from "../model/hit-filter.ts";
-import type { Role, RotationState, TokenRecord } from "../model/issued.ts";
+import type { IssuedRecord, Role, RotationState, TokenRecord } from "../model/issued.ts";
 import type { Plane, Principal } from "../model/principal.ts";
 import type { Revocation, SignedSnapshot, Snapshot } from "../model/snapshot.ts";
 import type { Warning } from "../model/warning.ts";
@@ -145,15 +145,22 @@ export type HitVerdict = {
 export type AuthorityNeeds = {
   /** One entry a plane. */
   readonly status: () => readonly AuthorityStatus[];
+  /** Whether no root that is trusted now signed it, though it is ours: its holder cannot renew it. */
+  readonly isOfRetiredRoot: (leaf: Pick<IssuedRecord, "plane" | "certPem">) => boolean;
   /**
-   * One step of a rotation of one plane. Throws an `Error` with the `code` `wrong_step` or `too_early` and a sentence when it
-   * may not be taken now; `force` excuses `too_early`.
+   * One step of a rotation, plane by plane, once connected gates have followed or had their time: some 15 s at most. Throws an
+   * `Error` with the `code` `wrong_step` or `too_early`, a sentence, and in `taken` the planes that took it before that, when
+   * it may not be taken now; `force` excuses `too_early`.
    */
   readonly rotate: (
-    plane: Plane,
+    planes: readonly Plane[],
     step: RotationStep,
     options: { readonly force: boolean },
-  ) => Promise<AuthorityStatus>;
+  ) => Promise<{
+    readonly authorities: readonly AuthorityStatus[];
+    /** Connected gates that did not manage in time, sorted. */
+    readonly behind: readonly string[];
+  }>;
 };
 
 /** One authority, and where it is in its rotation. */

@@ -137,11 +137,16 @@ export async function startControlWorld(
           plane,
           ...authorities[plane].rotation(),
         })),
-      rotate: async (plane, step, { force }) => {
-        const authority = authorities[plane];
-        const state =
-          step === "prepare" ? await authority.prepare() : await authority[step]({ force });
-        return { plane, ...state };
+      isOfRetiredRoot: () => false,
+      rotate: async (planes, step, { force }) => {
+        const taken = [];
+        for (const plane of planes) {
+          const authority = authorities[plane];
+          const state =
+            step === "prepare" ? await authority.prepare() : await authority[step]({ force });
+          taken.push({ plane, ...state });
+        }
+        return { authorities: taken, behind: [] };
       },
     },
   };

@@ -94,11 +94,34 @@ async function rotate(options: RotateOptions): Promise<void> {
   if (!["data", "control", "both"].includes(options.plane))
     throw new Exit(2, `--plane "${options.plane}" is no plane`, "data, control or both");
   await withContext(options, async (context) => {
-    const reply = await context.call("POST", "/v1/authorities/rotate", {
-      body: { step, plane: options.plane, force: options.force === true },
-    });
-    print((reply.body as { authorities: Authority[] }).authorities, options);
+    const stopWaiting = step === "prepare" ? () => {} : showWaiting();
+    const reply = await context
+      .call("POST", "/v1/authorities/rotate", {
+        body: { step, plane: options.plane, force: options.force === true },
+        timeoutMs: 60_000,
+      })
+      .finally(stopWaiting);
+    const { authorities, behind } = reply.body as { authorities: Authority[]; behind: string[] };
+    print(authorities, options);
+    for (const gate of behind)
+      output.note(
+        `gate ${gate} did not follow in time: look at its log; if it cannot renew, let it join again: sallyport token create --gate ${gate}`,
+      );
   });
+}
+
+/** At a terminal: that connected gates are waited for, and for how long already. Returns what takes the line away again. */
+function showWaiting(): () => void {
+  if (!process.stderr.isTTY) return () => {};
+  const startMs = performance.now();
+  const timer = setInterval(() => {
+    const seconds = Math.round((performance.now() - startMs) / 1_000);
+    process.stderr.write(`\r\u001b[Kwaiting until connected gates have followed: ${seconds} s`);
+  }, 1_000);
+  return () => {
+    clearInterval(timer);
+    process.stderr.write("\r\u001b[K");
+  };
 }
 
 function print(authorities: readonly Authority[], options: Options): void {

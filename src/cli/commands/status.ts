@@ -30,6 +30,7 @@ type Status = {
     readonly plane: string;
     readonly notAfterMs: number;
     readonly state: "fresh" | "due" | "dark";
+    readonly retiredRoot?: true;
   }[];
   readonly authorities: readonly { readonly plane: string; readonly step: string }[];
   readonly warnings: readonly {
@@ -140,14 +141,22 @@ function printIdentities({ identities }: Status, now: number): void {
     return output.line(
       `  all are renewed in time; the first would go dark ${distance(first.notAfterMs, now)} (${first.principal})`,
     );
-  const rows = soon.map(({ principal, plane, notAfterMs, state }) => [
+  const rows = soon.map(({ principal, plane, notAfterMs, retiredRoot, state }) => [
     `  ${principal}`,
     plane,
-    state === "dark"
-      ? output.paint("red", `dark since ${distance(notAfterMs, now)}`)
-      : output.paint("yellow", `goes dark ${distance(notAfterMs, now)}, and was not renewed`),
+    retiredRoot
+      ? output.paint("red", `its root was retired: ${rejoin(principal)}`)
+      : state === "dark"
+        ? output.paint("red", `dark since ${distance(notAfterMs, now)}`)
+        : output.paint("yellow", `goes dark ${distance(notAfterMs, now)}, and was not renewed`),
   ]);
   output.line(table(rows));
+}
+
+/** How somebody comes in again whose certificate cannot be renewed. */
+function rejoin(principal: string): string {
+  const [kind, name] = principal.split("/");
+  return `sallyport token create --${kind} ${name}, then ${kind === "gate" ? "start it with the token" : "enroll"}`;
 }
 
 function printRest({ authorities, notes, warnings }: Status, now: number): void {

@@ -5,7 +5,7 @@ import type { ControlStore } from "../../control/store/store.ts";
 import { readCredentials } from "../../identity/credentials/credential-directory.ts";
 import { writeFileDurably } from "../../identity/durable-files.ts";
 import type { Issuance } from "../../identity/issue/issuance.ts";
-import { type Principal, principalOf } from "../../model/principal.ts";
+import { type Plane, type Principal, principalOf } from "../../model/principal.ts";
 
 /** Those whom this process lets in by itself: its first administrator and the gate beside it. */
 export type Invitations = {
@@ -15,7 +15,7 @@ export type Invitations = {
   firstAdmin(file: string): Promise<void>;
   /** Registers the gate and hands over a token, unless it holds leaves that live. */
   localGate(name: string): Promise<void>;
-  /** The same for one that is enrolled already, at most once a minute: its machine may have slept past the end of its leaves. */
+  /** The same for one that is enrolled already, at most once a minute: its machine may have slept past the end of its leaves, or their root was retired. */
   lapsedGate(name: string): Promise<void>;
 };
 
@@ -28,6 +28,10 @@ export function createInvitations(options: {
   readonly trustDomain: string;
   /** Where the state of gates on this machine lies, a directory each. */
   readonly gatesDir: string;
+  /** Whether a root that is trusted signed the first certificate of the chain. */
+  readonly isOurs: (plane: Plane, chainPem: string) => boolean;
+  /** When an authority last took a step, epoch ms: what was invited before that is no reason to wait. */
+  readonly rotatedMs: () => number;
   /** Bare names of gates that hold an identity. */
   readonly enrolled: ReadonlySet<string>;
   /** Who invites: `control/control`. */
@@ -64,9 +68,10 @@ export function createInvitations(options: {
 
   async function holdsLivingLeaves(gateHome: string): Promise<boolean> {
     try {
-      for (const plane of ["control", "data"]) {
-        const { identity } = await readCredentials(join(gateHome, plane));
+      for (const plane of ["control", "data"] as const) {
+        const { chainPem, identity } = await readCredentials(join(gateHome, plane));
         if (!(Date.parse(identity?.notAfter ?? "") > clock())) return false;
+        if (!options.isOurs(plane, chainPem)) return false;
       }
       return true;
     } catch {
@@ -103,7 +108,8 @@ export function createInvitations(options: {
     },
     async lapsedGate(name) {
       // A gate that is gone for good, because somebody revoked it, is not called back while control runs.
-      if (!enrolled.has(name) || clock() - invitedMs < againMs) return;
+      const isRecent = clock() - invitedMs < againMs && options.rotatedMs() <= invitedMs;
+      if (!enrolled.has(name) || isRecent) return;
       await invite(name);
     },
   };

@@ -1,23 +1,30 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { silentLog } from "../../base/log.ts";
+import type { HeldRoots } from "../../feed/needs.ts";
 import type { RotationState } from "../../model/issued.ts";
 import { createRotation } from "./control-rotation.ts";
 
-const state: RotationState = {
-  step: "steady",
-  active: { id: "b", fingerprint: "f", createdMs: 0, notAfterMs: 1 },
-};
+const root = (fingerprint: string) => ({
+  id: fingerprint,
+  fingerprint,
+  createdMs: 0,
+  notAfterMs: 1,
+});
+const steady: RotationState = { step: "steady", active: root("b") };
+const prepared: RotationState = { step: "prepared", active: root("a"), next: root("b") };
+const activated: RotationState = { step: "activated", active: root("b"), previous: root("a") };
+const plane = (leaf: string | null, ...trusted: string[]) => ({ leaf, trusted });
 
-function rotationOf(refuses = false) {
+function rotationOf(before: RotationState, options: { refuses?: boolean; held?: HeldRoots } = {}) {
   const seen: string[] = [];
-  let told: () => void = () => {};
-  const isTold = new Promise<void>((resolve) => {
-    told = resolve;
-  });
+  const raised: string[] = [];
+  const { held } = options;
+  let state = before;
   const step = (name: string) => async () => {
     seen.push(name);
-    if (refuses) throw Object.assign(new Error("not now"), { code: "too_early" });
+    if (options.refuses) throw Object.assign(new Error("not now"), { code: "too_early" });
+    state = name === "prepare" ? prepared : name === "activate" ? activated : steady;
     return state;
   };
   const authority = {
@@ -25,6 +32,7 @@ function rotationOf(refuses = false) {
     prepare: step("prepare"),
     activate: step("activate"),
     retire: step("retire"),
+    issuers: () => [],
   };
   const rotation = createRotation({
     authorities: { control: authority, data: authority },
@@ -39,23 +47,75 @@ function rotationOf(refuses = false) {
       },
       async () => void seen.push("admin's leaf"),
     ],
-    tellGates: told,
+    publisher: () => ({
+      tellRoots: () => void seen.push("tell"),
+      renewAll: () => void seen.push("renew"),
+      unlike: async (satisfies) => (satisfies(held) ? [] : ["front"]),
+    }),
+    raise: (warning) => void raised.push(`${warning.severity} ${warning.says}`),
+    waits: { followMs: 0, cutMs: 0 },
   });
-  return { rotation, seen, isTold };
+  return { rotation, seen, raised };
 }
 
-test("a root that was retired is trusted no more, also where no new leaf can be made", async () => {
-  const { rotation, seen, isTold } = rotationOf();
-  const status = await rotation.rotate("control", "retire", { force: true });
-  assert.deepEqual(status, { plane: "control", ...state });
-  assert.deepEqual(seen, ["room", "retire", "roots", "own leaf", "admin's leaf"]);
+const followed: HeldRoots = { control: plane("b", "b"), data: plane("b", "b") };
+
+test("gates are told before the step and after it, and what fails afterwards undoes nothing", async () => {
+  const { rotation, seen, raised } = rotationOf(activated, { held: followed });
+  const { authorities, behind } = await rotation.rotate(["control"], "retire", { force: true });
+  assert.deepEqual(authorities, [{ plane: "control", ...steady }]);
+  assert.deepEqual(behind, []);
+  assert.deepEqual(raised, []);
+  const step = ["room", "retire", "roots", "own leaf", "admin's leaf"];
+  assert.deepEqual(seen, ["tell", ...step, "tell", "renew"]);
   assert.equal(rotation.lastMs(), 7);
-  await isTold;
 });
 
-test("a step that is refused changes nothing", async () => {
-  const { rotation, seen } = rotationOf(true);
-  await assert.rejects(rotation.rotate("data", "activate", { force: false }), /not now/);
+test("a step that is refused changes nothing, and nobody waits for it", async () => {
+  const { rotation, seen } = rotationOf(steady, { refuses: true });
+  await assert.rejects(rotation.rotate(["data"], "activate", { force: false }), /not now/);
   assert.deepEqual(seen, ["room", "activate"]);
   assert.equal(rotation.lastMs(), 0);
+});
+
+test("a gate that did not follow is named, warned of, and well again when it has", async () => {
+  const rows: [
+    claim: string,
+    before: RotationState,
+    held: HeldRoots | undefined,
+    warned: RegExp,
+  ][] = [
+    ["it says nothing", prepared, undefined, /did not follow/],
+    [
+      "it does not know the next root",
+      prepared,
+      { control: plane("a", "a"), data: plane("a", "a") },
+      /did not follow/,
+    ],
+    [
+      "its leaf is the old root's",
+      activated,
+      { control: plane("b", "b"), data: plane("a", "b") },
+      /did not follow/,
+    ],
+    [
+      "it trusts what was retired",
+      activated,
+      { control: plane("b", "b"), data: plane("b", "a", "b") },
+      /has not confirmed/,
+    ],
+  ];
+  for (const [claim, before, held, warned] of rows) {
+    const { rotation, raised } = rotationOf(before, held ? { held } : {});
+    const step = before === prepared ? "activate" : "retire";
+    const { behind } = await rotation.rotate(["control", "data"].slice(1) as ["data"], step, {
+      force: true,
+    });
+    assert.deepEqual(behind, ["front"], claim);
+    assert.match(raised.at(-1) ?? "", warned, claim);
+    if (held) rotation.heard("front", held);
+    assert.doesNotMatch(raised.at(-1) ?? "", /^info/, claim);
+    rotation.heard("front", followed);
+    assert.match(raised.at(-1) ?? "", /^info .*by now/, claim);
+  }
 });

@@ -187,7 +187,8 @@ const rotation = createRotation({
     for (const door of joinDoor.opened()) door.swap();
   },
   refresh: [() => ownLeaf.refresh(), () => adminLeaf?.refresh()],
-  tellGates: () => publisher?.renewAll(),
+  publisher: () => publisher,
+  raise,
 });
 
 const needs: Needs = {
@@ -278,6 +279,8 @@ publisher = createPublisher({
   heads: () => recorder.heads(),
   onHeads: anchors.heard,
   onWarning: (_gate, warning) => raise(warning),
+  roots: rotation.roots,
+  onRoots: rotation.heard,
   isOutdated({ name, notAfterMs }) {
     const issuedMs =
       notAfterMs -
@@ -296,6 +299,8 @@ const invitations = createInvitations({
   issuance,
   trustDomain,
   gatesDir,
+  rotatedMs: rotation.lastMs,
+  isOurs: (plane, chainPem) => !rotation.isOfRetiredRoot({ plane, certPem: chainPem }),
   enrolled,
   by: self.name,
   clock,

@@ -227,6 +227,6 @@ function trustOf(order: CredentialOrder): Trust {
   const parse = (pem: string) => certificatesIn(pem).map((one) => new X509Certificate(one));
   return {
     trustDomain: order.trustDomain,
-    bundles: { data: parse(order.own.bundlePem), control: parse(order.controlBundlePem) },
+    bundles: { data: parse(order.dataBundlePem), control: parse(order.controlBundlePem) },
   };
 }

@@ -1,5 +1,5 @@
-import { randomBytes } from "node:crypto";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { availableParallelism, platform } from "node:os";
 import { extname, join } from "node:path";
 import { findLeftHeads } from "../../audit/hit-log/left-heads.ts";
@@ -10,6 +10,7 @@ import { createWatch } from "../../audit/watch/watch.ts";
 import { formatHostPort } from "../../base/address.ts";
 import { admitsFrom, followEveryMs, resolveBind } from "../../base/guard.ts";
 import type { Running } from "../../base/lifecycle.ts";
+import type { HeldRoots, Roots } from "../../feed/needs.ts";
 import { startSubscription } from "../../feed/subscribe/start-subscription.ts";
 import type { Subscription } from "../../feed/subscribe/subscription.ts";
 import {
@@ -17,6 +18,7 @@ import {
   type StoredCredentials,
 } from "../../identity/credentials/credential-directory.ts";
 import { enrollGate } from "../../identity/enroll/enroll.ts";
+import { JoinRefused } from "../../identity/enroll/join-request.ts";
 import { type Renewal, startRenewal } from "../../identity/renew/start-renewal.ts";
 import type { Register } from "../../model/register.ts";
 import type { Snapshot } from "../../model/snapshot.ts";
@@ -33,6 +35,7 @@ import { readDrainMs } from "../settings.ts";
 import { linkToSupervisor, readRootConfig } from "../supervisor/link-to-supervisor.ts";
 import { version } from "../version.ts";
 import { GateDoors } from "./gate-doors.ts";
+import { openGateRoots } from "./gate-roots.ts";
 
 /** What the supervisor starts this root with. */
 export type GateConfig = {
@@ -71,6 +74,9 @@ const controlDir = join(home, "control");
 const dataDir = join(home, "data");
 const hitsDir = join(home, "hits");
 mkdirSync(home, { recursive: true, mode: 0o700 });
+const roots = openGateRoots({ file: join(home, "roots.json"), log });
+/** Of the last token that was used here: one that is handed over again would look like a copy. */
+const usedTokenFile = join(home, "used-token.sha256");
 
 /** Pairs of a rule and a caller that can have a rate limit at once: four bytes each. */
 const slotCapacity = 1 << 20;
@@ -143,6 +149,10 @@ const pool = new Pool({
 });
 await pool.start(credentialOrder());
 
+/** By which every worker goes; undefined: control has not said, or they are being told. */
+let heldRoots: HeldRoots | undefined = roots.held({ control, data });
+let saidStrandedMs = Number.NEGATIVE_INFINITY;
+
 const dataRenewal = await startRenewal({
   dir: dataDir,
   clock,
@@ -150,10 +160,12 @@ const dataRenewal = await startRenewal({
   random: Math.random,
   log,
   names: () => servedNames(),
+  withTrust: roots.narrowed,
   async onRenewed(next) {
     data = next;
-    await pool.setCredentials(credentialOrder());
+    await useCredentials();
   },
+  onFailed: sayWhenStranded,
 });
 const controlRenewal: Renewal = await startRenewal({
   dir: controlDir,
@@ -161,10 +173,12 @@ const controlRenewal: Renewal = await startRenewal({
   monotonic,
   random: Math.random,
   log,
+  withTrust: roots.narrowed,
   async onRenewed(next) {
     control = next;
-    await pool.setCredentials(credentialOrder());
+    await useCredentials();
   },
+  onFailed: sayWhenStranded,
 });
 running.push(dataRenewal, controlRenewal);
 
@@ -175,7 +189,7 @@ subscription = await startSubscription({
   credentials: () => ({
     keyPem: control.keyPem,
     chainPem: control.chainPem,
-    bundlePem: control.identity?.controlBundle ?? control.bundlePem,
+    bundlePem: roots.narrowed(control).identity?.controlBundle ?? control.bundlePem,
   }),
   dir: home,
   pinnedKey: identity.snapshotKey,
@@ -194,6 +208,12 @@ subscription = await startSubscription({
     dataRenewal.soon();
     controlRenewal.soon();
   },
+  onRoots(next) {
+    takeRoots(next).catch((cause) =>
+      log.error({ err: cause }, "the roots could not be changed in every worker"),
+    );
+  },
+  heldRoots: () => heldRoots,
   onControlHeads: (heads) => {
     anchors = heads;
   },
@@ -216,9 +236,13 @@ const second = setInterval(() => {
 const follower = setInterval(() => {
   if (register !== undefined) void doors.follow(register, pool);
 }, followEveryMs);
-// Under `up`, control invites a gate again whose machine slept past the end of its leaves: they are taken up by starting anew.
-link.on("token", () => {
-  if (!isLiving({ control, data })) void leave();
+// Under `up`, control invites a gate again whose leaves are no good any more. Those of a machine that slept past their end are taken
+// up by starting anew; those of a root that was retired at once.
+link.on("token", (message) => {
+  if (!isLiving({ control, data })) return void leave();
+  joinAgain(String(message.token)).catch((cause) =>
+    log.error({ err: cause }, "this gate could not join again; it is invited again in a minute"),
+  );
 });
 started = true;
 note("start", "allowed", `pid ${process.pid}, ${size} workers, snapshot ${snapshotNow()}`);
@@ -265,6 +289,58 @@ async function serve(snapshot: Snapshot): Promise<string | undefined> {
     });
   }
   return undefined;
+}
+
+/** Hands what the gate holds to every worker, and tells control once they go by it. */
+async function useCredentials(): Promise<void> {
+  const next = roots.held({ control, data });
+  await pool.setCredentials(credentialOrder());
+  heldRoots = next;
+  subscription?.rootsChanged();
+}
+
+/** Fails closed: what was retired is trusted no more before anything else is tried. Then what is lacking is asked for. */
+async function takeRoots(next: Roots): Promise<void> {
+  const { isNews, kept } = roots.take(next);
+  if (isNews) heldRoots = undefined;
+  if (roots.lacks("data", data)) dataRenewal.soon();
+  if (roots.lacks("control", control)) controlRenewal.soon();
+  if (heldRoots === undefined) {
+    await useCredentials();
+    note("roots", "allowed", `data ${next.data.active}, control ${next.control.active}`);
+  }
+  await kept;
+}
+
+/** With a token of the channel, as at the first start. Callers notice nothing but the new leaf. */
+async function joinAgain(token: string): Promise<void> {
+  if (leaving || isUsed(token)) return;
+  const enrolled = await enrol(token);
+  // Another control plane's snapshots are another life.
+  if (enrolled.snapshotKey !== identity.snapshotKey) return leave();
+  ({ control, data } = enrolled);
+  await useCredentials();
+  note("joined_again", "allowed", "the root of its certificates was retired");
+  // A token buys no names.
+  dataRenewal.soon();
+}
+
+/** A gate that nobody invites has to say what to do, now and then. */
+function sayWhenStranded(cause: unknown): void {
+  const held = roots.held({ control, data });
+  const isStranded =
+    (cause instanceof JoinRefused && cause.code === "unknown_issuer") ||
+    (held !== undefined && (held.control.leaf === null || held.data.leaf === null));
+  if (!isStranded || clock() - saidStrandedMs < 60_000) return;
+  saidStrandedMs = clock();
+  const todo =
+    config.apart === true
+      ? `where control runs: sallyport token create --gate ${config.name}; then stop this gate and start it with --join-token-file`
+      : "control beside it invites it again within a minute";
+  log.error(
+    {},
+    `the root of this gate's certificates was retired, so they cannot be renewed: it has to join again: ${todo}`,
+  );
 }
 
 /** Opened once: its address changes with a restart. */
@@ -366,7 +442,10 @@ function servedNames(): string[] {
 }
 
 function credentialOrder(): CredentialOrder {
-  const own = { keyPem: data.keyPem, chainPem: data.chainPem, bundlePem: data.bundlePem };
+  const trusted = roots.narrowed(data);
+  // A handshake needs some root to be completed, so that whoever is turned away is told why. Callers are judged by `dataBundlePem`.
+  const bundlePem = trusted.bundlePem || data.bundlePem;
+  const own = { keyPem: data.keyPem, chainPem: data.chainPem, bundlePem };
   const byName = new Map(
     Object.entries(data.names ?? {}).map(([name, chainPem]) => [name, { ...own, chainPem }]),
   );
@@ -374,7 +453,8 @@ function credentialOrder(): CredentialOrder {
     trustDomain: trustDomainOf(data),
     own,
     byName,
-    controlBundlePem: control.identity?.controlBundle ?? control.bundlePem,
+    dataBundlePem: trusted.bundlePem,
+    controlBundlePem: roots.narrowed(control).identity?.controlBundle ?? control.bundlePem,
   };
 }
 
@@ -392,11 +472,46 @@ async function ownIdentity(): Promise<GateIdentity> {
   const held = await readHeld(keyFile);
   // An expired gate cannot renew. Where somebody can invite it again it waits for that; else it says so, over and over.
   const canAsk = config.tokenFile !== undefined || config.apart !== true;
-  if (held !== undefined && (isLiving(held) || !canAsk)) return held;
-  const token = await firstToken();
-  const enrolled = await enrollGate({ token, controlOut: controlDir, dataOut: dataDir, clock });
-  writeFileSync(keyFile, enrolled.snapshotKeyPem, { mode: 0o600 });
+  if (held !== undefined && (isLiving(held) || !canAsk)) {
+    if (!isInvitedAgain()) return held;
+    return await enrol(await firstToken()).catch((cause) => {
+      log.error({ err: cause }, "the new token bought nothing; this gate goes on as before");
+      return held;
+    });
+  }
+  return await enrol(await firstToken());
+}
+
+/** Throws when the token buys nothing; then what was held before is still there. */
+async function enrol(token: string): Promise<GateIdentity> {
+  writeFileSync(usedTokenFile, tokenHash(token), { mode: 0o600 });
+  const enrolled = await enrollGate({
+    token,
+    controlOut: controlDir,
+    dataOut: dataDir,
+    clock,
+  }).catch((cause) => {
+    // Nobody has seen it: it is as good as before.
+    if (!(cause instanceof JoinRefused)) rmSync(usedTokenFile, { force: true });
+    throw cause;
+  });
+  writeFileSync(join(home, "snapshot-key.pem"), enrolled.snapshotKeyPem, { mode: 0o600 });
+  await roots.forget();
   return { ...enrolled, snapshotKey: enrolled.snapshotKeyPem };
+}
+
+/** Somebody put another token into the file than the one that was used before: this gate is to join anew. */
+function isInvitedAgain(): boolean {
+  if (config.tokenFile === undefined || !existsSync(usedTokenFile)) return false; // an older start may have used it
+  return !isUsed(readFileSync(config.tokenFile, "utf8").trim());
+}
+
+function isUsed(token: string): boolean {
+  return existsSync(usedTokenFile) && readFileSync(usedTokenFile, "utf8") === tokenHash(token);
+}
+
+function tokenHash(token: string): string {
+  return createHash("sha256").update(token.trim()).digest("hex");
 }
 
 async function readHeld(keyFile: string): Promise<GateIdentity | undefined> {

@@ -27,25 +27,33 @@ export function addAuthorities(app: ControlApp, { needs }: ApiWorld): void {
           force: z.boolean().default(false).describe("Excuses `too_early`"),
         })
         .openapi("RotationRequest"),
-      answer,
+      answer: answer.extend({
+        behind: z
+          .array(z.string())
+          .describe("Connected gates that did not follow in time: they may have to join again"),
+      }),
     },
     async ({ body }, call) => {
       call.detail = `${body.step} ${body.plane}${body.force ? " forced" : ""}`;
       const planes: readonly Plane[] = body.plane === "both" ? ["control", "data"] : [body.plane];
-      const authorities: AuthorityStatus[] = [];
-      for (const plane of planes) {
-        try {
-          authorities.push(await needs.authorities.rotate(plane, body.step, { force: body.force }));
-        } catch (cause) {
-          const { code, message } = cause as { code?: string; message: string };
-          if (code !== "wrong_step" && code !== "too_early") throw cause;
-          const done = authorities.map((one) => `${one.plane} has taken the step`).join("");
-          throw new ControlRefusal("refused_step", `${plane}: ${message}`, {
-            hint: `${done ? `${done}; ` : ""}${code === "too_early" ? "wait, or --force" : "sallyport ca status says where each plane stands"}`,
-          });
-        }
+      try {
+        const { authorities, behind } = await needs.authorities.rotate(planes, body.step, {
+          force: body.force,
+        });
+        if (behind.length > 0) call.detail += `, without ${behind.join(" ")}`.slice(0, 256);
+        return { authorities: [...authorities], behind: [...behind] };
+      } catch (cause) {
+        const { code, message, taken } = cause as {
+          code?: string;
+          message: string;
+          taken?: readonly AuthorityStatus[];
+        };
+        if (code !== "wrong_step" && code !== "too_early") throw cause;
+        const done = (taken ?? []).map(({ plane }) => `${plane} has taken the step`).join("");
+        throw new ControlRefusal("refused_step", message, {
+          hint: `${done ? `${done}; ` : ""}${code === "too_early" ? "wait, or --force" : "sallyport ca status says where each plane stands"}`,
+        });
       }
-      return { authorities };
     },
   );
 }

@@ -18,8 +18,9 @@ const identityShape = z
     state: z
       .enum(["fresh", "due", "dark"])
       .describe(
-        "`due`: past two thirds of its life and not renewed; `dark`: expired within the last day",
+        "`due`: past two thirds of its life and not renewed; `dark`: expired within the last day, or its root was retired",
       ),
+    retiredRoot: z.literal(true).optional().describe("It cannot be renewed: enrol with a token"),
   })
   .openapi("Identity");
 
@@ -92,10 +93,18 @@ export function addStatus(app: ControlApp, world: ApiWorld): void {
         continue;
       const { notBeforeMs, notAfterMs, plane, serial } = leaf;
       const isDue = now > notBeforeMs + ((notAfterMs - notBeforeMs) * 3) / 4;
-      const state = notAfterMs <= now ? "dark" : isDue ? "due" : "fresh";
+      const isRetired = notAfterMs > now && needs.authorities.isOfRetiredRoot(leaf);
+      const state = notAfterMs <= now || isRetired ? "dark" : isDue ? "due" : "fresh";
       if (state === "fresh" && hasFresh) continue;
       hasFresh ||= state === "fresh";
-      list.push({ principal: shortName(parts), plane, serial, notAfterMs, state });
+      list.push({
+        principal: shortName(parts),
+        plane,
+        serial,
+        notAfterMs,
+        state,
+        ...(isRetired && { retiredRoot: true as const }),
+      });
       if (list.length === 100) break;
     }
     return list;

@@ -20,6 +20,8 @@ export type CredentialOrder = {
   readonly trustDomain: string;
   readonly own: Credentials;
   readonly byName: ReadonlyMap<string, Credentials>;
+  /** Roots that callers are judged by, and their issuing certificates. Empty: nobody is let in. */
+  readonly dataBundlePem: string;
   /** Roots of the control plane: only to tell its leaves from a stranger's. */
   readonly controlBundlePem: string;
 };
