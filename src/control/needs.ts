@@ -158,7 +158,7 @@ export type AuthorityNeeds = {
     options: { readonly force: boolean },
   ) => Promise<{
     readonly authorities: readonly AuthorityStatus[];
-    /** Connected gates that did not manage in time, sorted. */
+    /** Gates that did not manage in time, or are away, sorted. */
     readonly behind: readonly string[];
   }>;
 };

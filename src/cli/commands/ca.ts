@@ -105,7 +105,7 @@ async function rotate(options: RotateOptions): Promise<void> {
     print(authorities, options);
     for (const gate of behind)
       output.note(
-        `gate ${gate} did not follow in time: look at its log; if it cannot renew, let it join again: sallyport token create --gate ${gate}`,
+        `gate ${gate} did not follow in time: sallyport status says more; if it cannot renew, let it join again: sallyport token create --gate ${gate}`,
       );
   });
 }

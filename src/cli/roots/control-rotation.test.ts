@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { silentLog } from "../../base/log.ts";
 import type { HeldRoots } from "../../feed/needs.ts";
+import type { GateStatus } from "../../feed/publish/publisher.ts";
 import type { RotationState } from "../../model/issued.ts";
 import { createRotation } from "./control-rotation.ts";
 
@@ -16,10 +17,13 @@ const prepared: RotationState = { step: "prepared", active: root("a"), next: roo
 const activated: RotationState = { step: "activated", active: root("b"), previous: root("a") };
 const plane = (leaf: string | null, ...trusted: string[]) => ({ leaf, trusted });
 
-function rotationOf(before: RotationState, options: { refuses?: boolean; held?: HeldRoots } = {}) {
+function rotationOf(
+  before: RotationState,
+  options: { refuses?: boolean; held?: HeldRoots; away?: GateStatus[] } = {},
+) {
   const seen: string[] = [];
   const raised: string[] = [];
-  const { held } = options;
+  const { held, away = [] } = options;
   let state = before;
   const step = (name: string) => async () => {
     seen.push(name);
@@ -50,6 +54,7 @@ function rotationOf(before: RotationState, options: { refuses?: boolean; held?: 
     publisher: () => ({
       tellRoots: () => void seen.push("tell"),
       renewAll: () => void seen.push("renew"),
+      gates: () => away,
       unlike: async (satisfies) => (satisfies(held) ? [] : ["front"]),
     }),
     raise: (warning) => void raised.push(`${warning.severity} ${warning.says}`),
@@ -118,4 +123,19 @@ test("a gate that did not follow is named, warned of, and well again when it has
     rotation.heard("front", followed);
     assert.match(raised.at(-1) ?? "", /^info .*by now/, claim);
   }
+});
+
+test("a gate that is away is named, and told when it comes", async () => {
+  const east: GateStatus = {
+    name: "east",
+    connected: false,
+    running: null,
+    addresses: [],
+    servedNames: [],
+    counters: {},
+  };
+  const { rotation, raised } = rotationOf(activated, { held: followed, away: [east] });
+  const { behind } = await rotation.rotate(["control", "data"], "retire", { force: true });
+  assert.deepEqual(behind, ["east"]);
+  assert.match(raised[0] ?? "", /^critical gate east is away/);
 });

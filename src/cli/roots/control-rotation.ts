@@ -41,7 +41,9 @@ export function createRotation(options: {
   readonly swapRoots: () => void;
   /** Control's own leaf, and its administrator's. */
   readonly refresh: readonly (() => Promise<void> | undefined)[];
-  readonly publisher: () => Pick<Publisher, "tellRoots" | "renewAll" | "unlike"> | undefined;
+  readonly publisher: () =>
+    | Pick<Publisher, "tellRoots" | "renewAll" | "unlike" | "gates">
+    | undefined;
   readonly raise: (warning: Warning) => void;
   /** Overrides for tests, ms. */
   readonly waits?: { readonly followMs: number; readonly cutMs: number };
@@ -127,6 +129,18 @@ export function createRotation(options: {
         [...behind],
         (gate) =>
           `gate ${gate} did not follow the rotation (${step}) within ${waits.followMs / 1_000} s: callers that have the new root cannot verify it until it has renewed; when its log says that it cannot, it has to join again: sallyport token create --gate ${gate}`,
+      );
+    }
+    // Told when they come; until then nobody knows what they do.
+    const away = (publisher()?.gates() ?? []).filter(({ connected }) => !connected);
+    if (step !== "prepare" && taken.length > 0) {
+      for (const { name } of away) behind.add(name);
+      warn(
+        away.map(({ name }) => name),
+        (gate) =>
+          step === "activate"
+            ? `gate ${gate} is away and does not know the new root: it refuses what that root signs until it is back`
+            : `gate ${gate} is away and goes on trusting the retired root until it is back: if that root was stolen, stop the gate`,
       );
     }
     if (step === "retire" && taken.length > 0) {

@@ -30,7 +30,7 @@ export function addAuthorities(app: ControlApp, { needs }: ApiWorld): void {
       answer: answer.extend({
         behind: z
           .array(z.string())
-          .describe("Connected gates that did not follow in time: they may have to join again"),
+          .describe("Gates that did not follow in time, or are away: they may have to join again"),
       }),
     },
     async ({ body }, call) => {
