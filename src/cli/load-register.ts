@@ -63,7 +63,11 @@ async function findRegister(): Promise<Text | undefined> {
 async function readParts(folder: string): Promise<readonly Text[]> {
   const names = await readdir(folder).catch((cause: NodeJS.ErrnoException) => {
     if (cause.code === "ENOENT" || cause.code === "ENOTDIR") return [];
-    throw new Exit(2, `cannot read ${shortName(folder)}: ${cause.code}`);
+    throw new Exit(
+      2,
+      `cannot read ${shortName(folder)}: ${cause.code}`,
+      "every file of a register has to be read: mend that, or move the directory away",
+    );
   });
   const parts: Text[] = [];
   for (const name of names
@@ -116,7 +120,19 @@ async function readText(path: string): Promise<Text | undefined> {
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
     if (code === "ERR_ENCODING_INVALID_ENCODED_DATA")
       throw new Exit(2, `${shortName(path)} is not UTF-8`, "save it as UTF-8");
-    throw new Exit(2, `cannot read ${shortName(path)}: ${code ?? String(cause)}`);
+    if (code === "EISDIR")
+      throw new Exit(
+        2,
+        `${shortName(path)} is a directory, not a register`,
+        `name the file in it: ${shortName(join(path, registerFile))}`,
+      );
+    throw new Exit(
+      2,
+      `cannot read ${shortName(path)}: ${code ?? String(cause)}`,
+      code === "EACCES" || code === "EPERM"
+        ? `this user may not read it: ls -l ${shortName(path)}`
+        : "name a file that can be read",
+    );
   }
 }
 

@@ -8,10 +8,7 @@ import { basename, dirname, join } from "node:path";
  * synced, renamed, the directory synced. Mode 0600.
  */
 export async function writeFileDurably(path: string, text: string): Promise<void> {
-  const draft = join(
-    dirname(path),
-    `.${basename(path)}.${randomBytes(6).toString("hex")}${draftEnd}`,
-  );
+  const draft = draftOf(path);
   try {
     const file = await open(draft, "wx", 0o600);
     try {
@@ -26,6 +23,21 @@ export async function writeFileDurably(path: string, text: string): Promise<void
     throw cause;
   }
   await syncDirectory(dirname(path));
+}
+
+/** Throws what `writeFileDurably` would say no with, as far as that can be known before there is anything to write. */
+export async function demandWritable(path: string): Promise<void> {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
+    throw new Error("it is a directory");
+  const draft = draftOf(path);
+  await (await open(draft, "wx", 0o600)).close();
+  await rm(draft, { force: true });
+}
+
+/** Beside its place, with a name that nobody else has. */
+function draftOf(path: string): string {
+  const name = `.${basename(path)}.${randomBytes(6).toString("hex")}${draftEnd}`;
+  return join(dirname(path), name);
 }
 
 /** How names of files that were never finished end: whoever owns the directory may remove them. */

@@ -5,6 +5,9 @@ import type { Plane, Principal } from "./principal.ts";
 /** What a principal of the control plane may do. */
 export type Role = "admin" | "deployer" | "enroller" | "auditor";
 
+/** How long a token may be used, ms. */
+export const tokenLifeMs = { min: 60_000, max: 86_400_000, byDefault: 600_000 } as const;
+
 /** A single-use right to enrol as one principal. The secret itself is never stored. */
 export type TokenRecord = {
   /** SHA-256 of the secret, lower-case hex. */

@@ -52,10 +52,7 @@ async function run(principal: string | undefined, options: Options): Promise<voi
   if (plane !== undefined && plane !== "data" && plane !== "control")
     throw new Exit(2, `--plane "${plane}" is no plane`, "data or control");
   const waitMs = waitOf(options.wait);
-  const body =
-    serial === undefined
-      ? { principal }
-      : { serial: serial.toLowerCase().replaceAll(":", "").replace(/^0x/, ""), plane };
+  const body = serial === undefined ? { principal } : { serial: serialOf(serial), plane };
   await withContext(options, async (context) => {
     const reply = await context.call("POST", "/v1/revocations", { body, query: { waitMs } });
     const done = reply.body as {
@@ -69,7 +66,7 @@ async function run(principal: string | undefined, options: Options): Promise<voi
       const { principal: whom, serial: which } = done.revocation;
       output.line(`revoked: ${whom}${which ? `, serial ${which} and all renewed from it` : ""}`);
       if (done.confirmed.length > 0) output.note(`confirmed by ${done.confirmed.join(", ")}`);
-      if (done.tokens > 0) output.note(`${done.tokens} of its enrolment tokens are void now`);
+      if (done.tokens > 0) output.note(`enrolment tokens that are void now: ${done.tokens}`);
     }
     if (done.missing.length === 0) return;
     const says = `not confirmed by ${done.missing.join(", ")}: it may still be admitted there`;
@@ -81,6 +78,20 @@ async function run(principal: string | undefined, options: Options): Promise<voi
       );
     output.note(`warning: ${says}`);
   });
+}
+
+/** However openssl, browsers and the hit log write it. */
+function serialOf(text: string): string {
+  const serial = text
+    .toLowerCase()
+    .replaceAll(":", "")
+    .replace(/^(serial=|0x)/, "");
+  if (/^[0-9a-f]{1,40}$/.test(serial)) return serial;
+  throw new Exit(
+    2,
+    `--serial "${text}" is no serial`,
+    "1 to 40 hex digits, as sallyport hits --json and openssl x509 -serial print them",
+  );
 }
 
 function waitOf(wait: string | true | undefined): number {

@@ -1,7 +1,10 @@
 import { resolve } from "node:path";
 import { Command } from "commander";
+import { parseCidr, suggestCidr } from "../../base/address.ts";
 import { parseDuration } from "../../base/duration.ts";
-import { writeFileDurably } from "../../identity/durable-files.ts";
+import { demandWritable, writeFileDurably } from "../../identity/durable-files.ts";
+import { tokenLifeMs } from "../../model/issued.ts";
+import { isName } from "../../model/principal.ts";
 import { distance, withContext, withContextOption } from "../context.ts";
 import { Exit } from "../exit.ts";
 import { output, table } from "../output.ts";
@@ -116,9 +119,21 @@ async function create(options: CreateOptions): Promise<void> {
     throw new Exit(2, "--role and --name go together", "--role auditor --name ann");
   if (options.owner && role !== "deployer") throw new Exit(2, "--owner is for --role deployer");
   if (options.for && role !== "enroller") throw new Exit(2, "--for is for --role enroller");
-  const ttlMs = options.ttl === undefined ? undefined : parseDuration(options.ttl);
-  if (options.ttl !== undefined && ttlMs === undefined)
-    throw new Exit(2, `--ttl "${options.ttl}" is no duration`, "write 10m or 1h");
+  const named = { "--service": service, "--gate": gate, "--name": name };
+  for (const [option, given] of Object.entries(named))
+    if (given !== undefined && !isName(given))
+      throw new Exit(2, `${option} "${given}" is no name`, "1 to 63 of a-z, 0-9 and inner hyphens");
+  for (const each of options.for ?? [])
+    if (each !== "*" && !isName(each))
+      throw new Exit(
+        2,
+        `--for "${each}" is no name of a service`,
+        '--for web orders, or --for "*"',
+      );
+  for (const each of options.from ?? []) refuseNoRange(each);
+  const ttlMs = options.ttl === undefined ? undefined : readLife(options.ttl);
+  const { out } = options;
+  if (out !== undefined) await keptFor(out, () => demandWritable(resolve(out)));
   const body = {
     ...(service !== undefined && { service }),
     ...(gate !== undefined && { gate }),
@@ -129,7 +144,12 @@ async function create(options: CreateOptions): Promise<void> {
   await withContext(options, async (context) => {
     const reply = await context.call("POST", "/v1/tokens", { body });
     const made = reply.body as { token: string; record: Token };
-    if (options.out !== undefined) await writeFileDurably(resolve(options.out), `${made.token}\n`);
+    if (out !== undefined)
+      await keptFor(
+        out,
+        () => writeFileDurably(resolve(out), `${made.token}\n`),
+        `its token was made: sallyport token delete ${made.record.id}, and make another`,
+      );
     if (options.json) {
       // With --out the secret is in the file, and only there.
       output.json(options.out === undefined ? made : { record: made.record, out: options.out });
@@ -147,6 +167,38 @@ async function create(options: CreateOptions): Promise<void> {
         : `use it with: sallyport gate --name ${gate} --join-token-file ${file}`,
     );
   });
+}
+
+/** 1m to 24h. Throws `Exit`. */
+function readLife(text: string): number {
+  const { min, max } = tokenLifeMs;
+  const ttlMs = parseDuration(text);
+  if (ttlMs !== undefined && ttlMs >= min && ttlMs <= max) return ttlMs;
+  const wrong = ttlMs === undefined ? "no duration" : ttlMs > max ? "too long" : "too short";
+  throw new Exit(2, `--ttl "${text}" is ${wrong}: a token lives from 1m to 24h`, "write --ttl 1h");
+}
+
+function refuseNoRange(text: string): void {
+  if (parseCidr(text) !== undefined) return;
+  const meant = suggestCidr(text);
+  throw new Exit(
+    2,
+    `--from "${text}" is no range of addresses`,
+    meant === undefined ? "write --from 10.20.0.0/16" : `did you mean ${meant}?`,
+  );
+}
+
+/** What the file system says no to, in a sentence. Throws `Exit`. */
+async function keptFor(
+  out: string,
+  work: () => Promise<void>,
+  hint = "no token was made; name a file in a directory that is there with --out",
+): Promise<void> {
+  try {
+    await work();
+  } catch (cause) {
+    throw new Exit(2, `cannot write ${out}: ${(cause as Error).message}`, hint);
+  }
 }
 
 async function list(options: Options): Promise<void> {

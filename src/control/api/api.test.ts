@@ -501,8 +501,12 @@ test("revoking makes unspent tokens void", async (t) => {
   const world = await startControlWorld(t);
   const admin = await world.operator("admin", "ann");
   await admin.call("POST", "/v1/tokens", { body: { service: "web" } });
+  await admin.call("POST", "/v1/tokens", { body: { service: "web" } });
   await admin.call("POST", "/v1/tokens", { body: { gate: "g1" } });
+  const spent = (await world.store.tokens(0)).find((one) => one.principal.endsWith("/web"));
+  await world.store.spendToken(spent?.hash ?? "", "key", 1);
   const reply = await admin.call("POST", "/v1/revocations", { body: { principal: "service/web" } });
+  // One of the two was used before: nothing about it changes now.
   assert.equal((reply.body as { tokens: number }).tokens, 1);
   const left = (await admin.call("GET", "/v1/tokens")).body as { tokens: { principal: string }[] };
   assert.deepEqual(
@@ -553,6 +557,34 @@ test("tokens: for registered services, once shown, never stored; an enroller's f
     (await refusedCall(admin.call("DELETE", `/v1/tokens/${made.record.id}`))).code,
     "not_found",
   );
+});
+
+test("what is asked for wrongly is said as a person would say it", async (t) => {
+  const world = await startControlWorld(t);
+  const admin = await world.operator("admin", "ann");
+  const token = (more: object) => ["POST", "/v1/tokens", { body: { service: "web", ...more } }];
+  const rows: [call: unknown[], path: string, says: RegExp][] = [
+    [token({ ttlMs: 99 * 86_400_000 }), "ttlMs", /from 60000 \(1m\) to 86400000 \(24h\)/],
+    [token({ ttlMs: 1 }), "ttlMs", /1m.*24h/],
+    [token({ ttlMs: "1h" }), "ttlMs", /1m.*24h/],
+    [token({ from: ["10.0.0.1/8"] }), "from.0", /as in 10\.20\.0\.0\/16/],
+    [["POST", "/v1/revocations", { body: { serial: "zz" } }], "serial", /1 to 40 lower-case hex/],
+    [["POST", "/v1/tokens", { body: {} }], "", /service, gate, or role with name/],
+    [["POST", "/v1/tokens", { body: { service: "web", gate: "g" } }], "", /service, gate, or role/],
+    [["POST", "/v1/revocations", { body: {} }], "", /principal or serial/],
+    [["DELETE", "/v1/tokens/zz"], "id", /16 lower-case hex digits/],
+    [
+      ["POST", "/v1/revocations", { body: { principal: "a" }, query: { waitMs: 99_999 } }],
+      "waitMs",
+      /from 0 to 30000/,
+    ],
+  ];
+  for (const [call, path, says] of rows) {
+    const refusal = await refusedCall(admin.call(...(call as Parameters<ControlClient["call"]>)));
+    const [problem] = refusal.problems;
+    assert.equal(problem?.path, path);
+    assert.match(problem?.message ?? "", says);
+  }
 });
 
 test("without a hit log nothing is changed or told, but attackers can still be cut off", async (t) => {

@@ -174,16 +174,28 @@ type Issue = {
   readonly code: string;
   readonly path: readonly PropertyKey[];
   readonly message: string;
+  /** Of a union: what each of its shapes says. */
+  readonly errors?: readonly (readonly Issue[])[];
 };
+
+/** Of shapes that all do not fit, the one that nearly does was meant; where none stands out, the union speaks for all. */
+function meantIssues(issue: Issue): readonly Issue[] {
+  const [least, next] = (issue.errors ?? []).toSorted((a, b) => a.length - b.length);
+  if (!least || least.length === 0 || least.length === next?.length) return [issue];
+  return least.map((one) => ({ ...one, path: [...issue.path, ...one.path] }));
+}
 
 function badRequest(issues: readonly Issue[]): ControlRefusal {
   return new ControlRefusal("bad_request", undefined, {
-    problems: issues.slice(0, 50).map((issue) => ({
-      code: issue.code.replaceAll("_", "-"),
-      severity: "error",
-      message: issue.message,
-      path: issue.path.map(String).join("."),
-    })),
+    problems: issues
+      .flatMap(meantIssues)
+      .slice(0, 50)
+      .map((issue) => ({
+        code: issue.code.replaceAll("_", "-"),
+        severity: "error",
+        message: issue.message,
+        path: issue.path.map(String).join("."),
+      })),
     hint: "GET /openapi.json describes what is expected",
   });
 }

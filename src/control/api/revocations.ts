@@ -2,17 +2,22 @@ import { z } from "@hono/zod-openapi";
 import { type ApiWorld, addOperation, type ControlApp } from "./operation.ts";
 import { revocationShape, waitShape } from "./shapes.ts";
 
+const serialForm = /^[0-9a-f]{1,40}$/;
+
 const requestShape = z
-  .union([
-    z.strictObject({ principal: z.string().max(128).describe("`service/web`") }),
-    z.strictObject({
-      serial: z
-        .string()
-        .regex(/^[0-9a-f]{1,40}$/)
-        .describe("Lower-case hex; its whole line of renewals goes with it"),
-      plane: z.enum(["data", "control"]).optional(),
-    }),
-  ])
+  .union(
+    [
+      z.strictObject({ principal: z.string().max(128).describe("`service/web`") }),
+      z.strictObject({
+        serial: z
+          .string()
+          .regex(serialForm, "a serial is 1 to 40 lower-case hex digits, without colons")
+          .describe("Lower-case hex; its whole line of renewals goes with it"),
+        plane: z.enum(["data", "control"]).optional(),
+      }),
+    ],
+    "name one of the two: principal or serial",
+  )
   .openapi("RevocationRequest");
 
 /** Who is no longer let in. */
@@ -38,7 +43,7 @@ export function addRevocations(app: ControlApp, { registry, store }: ApiWorld): 
       answer: z.object({
         revocation: revocationShape,
         snapshot: z.string().optional(),
-        tokens: z.number().describe("Unspent enrolment tokens that are void now"),
+        tokens: z.number().describe("Enrolment tokens that could still be used, and are void now"),
         confirmed: z.array(z.string()),
         missing: z.array(z.string()),
       }),

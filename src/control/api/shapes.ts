@@ -144,11 +144,13 @@ export const authorityShape = z
   })
   .openapi("Authority");
 
+const waitSays = "whole milliseconds, from 0 to 30000";
+
 export const waitShape = z.coerce
-  .number()
-  .int()
-  .min(0)
-  .max(30_000)
+  .number(waitSays)
+  .int(waitSays)
+  .min(0, waitSays)
+  .max(30_000, waitSays)
   .default(0)
   .describe("How long to wait for gates to confirm, ms");
 

@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { parseCidr } from "../../base/address.ts";
-import type { Role, TokenRecord } from "../../model/issued.ts";
+import { type Role, type TokenRecord, tokenLifeMs } from "../../model/issued.ts";
 import {
   type PrincipalKind,
   parsePrincipal,
@@ -11,31 +11,44 @@ import { ControlRefusal } from "../refusals.ts";
 import { type ApiWorld, addOperation, type Call, type ControlApp } from "./operation.ts";
 import { nameShape, tokenShape } from "./shapes.ts";
 
+const idSays = "the id of a token is 16 lower-case hex digits or more, as GET /v1/tokens shows it";
+const ttlSays = "whole milliseconds, from 60000 (1m) to 86400000 (24h)";
+const fromSays = "a range of addresses, as in 10.20.0.0/16, with no bits behind its prefix";
+
 const common = {
-  ttlMs: z.number().int().min(60_000).max(86_400_000).optional().describe("Default 10 minutes"),
+  ttlMs: z
+    .number(ttlSays)
+    .int(ttlSays)
+    .min(tokenLifeMs.min, ttlSays)
+    .max(tokenLifeMs.max, ttlSays)
+    .optional()
+    .describe("Default 10 minutes"),
   from: z
-    .array(z.string().refine((text) => parseCidr(text) !== undefined, "not a range of addresses"))
+    .array(z.string().refine((text) => parseCidr(text) !== undefined, fromSays))
     .max(64)
     .optional()
     .describe("CIDRs the enrolment must come from"),
 };
 
 const requestShape = z
-  .union([
-    z.strictObject({ service: nameShape, ...common }),
-    z.strictObject({ gate: nameShape, ...common }),
-    z.strictObject({
-      role: z.enum(["admin", "deployer", "enroller", "auditor"]),
-      name: nameShape,
-      owners: z.array(z.string().min(1).max(128)).max(256).optional().describe("For `deployer`"),
-      services: z
-        .array(z.union([nameShape, z.literal("*")]))
-        .max(256)
-        .optional()
-        .describe("For `enroller`: services it may make tokens for; `*` is every one"),
-      ...common,
-    }),
-  ])
+  .union(
+    [
+      z.strictObject({ service: nameShape, ...common }),
+      z.strictObject({ gate: nameShape, ...common }),
+      z.strictObject({
+        role: z.enum(["admin", "deployer", "enroller", "auditor"]),
+        name: nameShape,
+        owners: z.array(z.string().min(1).max(128)).max(256).optional().describe("For `deployer`"),
+        services: z
+          .array(z.union([nameShape, z.literal("*")]))
+          .max(256)
+          .optional()
+          .describe("For `enroller`: services it may make tokens for; `*` is every one"),
+        ...common,
+      }),
+    ],
+    "a token is for one: service, gate, or role with name",
+  )
   .openapi("TokenRequest");
 
 type TokenRequest = z.output<typeof requestShape>;
@@ -101,7 +114,7 @@ export function addTokens(app: ControlApp, world: ApiWorld): void {
     "DELETE /v1/tokens/{id}",
     {
       summary: "Makes a token void",
-      params: z.object({ id: z.string().regex(/^[0-9a-f]{16,64}$/) }),
+      params: z.object({ id: z.string().regex(/^[0-9a-f]{16,64}$/, idSays) }),
       answer: z.object({ deleted: z.number() }),
     },
     async ({ params }, call) => {

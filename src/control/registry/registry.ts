@@ -264,7 +264,7 @@ export async function openRegistry(
           at,
         };
         // What could bring the principal back goes first: a crash in between then leaves too little, not too much.
-        const tokens = await store.deleteTokensOf(principal);
+        const tokens = await store.deleteTokensOf(principal, needs.clock());
         if (!leaf && parts?.kind !== "service") await store.removePrincipal(principal, at);
         if (!current) throw new ControlRefusal("no_register");
         const reason = `revoke ${leaf ? leaf.serial : name}`;

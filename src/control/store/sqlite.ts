@@ -201,16 +201,24 @@ class SqliteStore implements ControlStore {
     return this.#write(() => this.#run("DELETE FROM tokens WHERE hash = ?", only.hash as string));
   }
 
-  async deleteTokensOf(principal: Principal): Promise<number> {
+  async deleteTokensOf(principal: Principal, nowMs: number): Promise<number> {
     const parts = parsePrincipal(principal);
+    const name = parts ? shortName(parts) : principal;
     this.#makeRoom(fewBytes);
-    return this.#write(() =>
+    return this.#write(() => {
+      const usable = this.#one(
+        "SELECT count(*) AS count FROM tokens WHERE (principal = ? OR created_by = ?) AND spent_by IS NULL AND expires_ms > ?",
+        principal,
+        name,
+        nowMs,
+      );
       this.#run(
         "DELETE FROM tokens WHERE principal = ? OR (created_by = ? AND spent_by IS NULL)",
         principal,
-        parts ? shortName(parts) : principal,
-      ),
-    );
+        name,
+      );
+      return Number(usable?.count);
+    });
   }
 
   async saveIssued(leaf: IssuedRecord): Promise<void> {

@@ -42,9 +42,9 @@ export type ControlStore = {
   deleteToken(hashPrefix: string): Promise<number>;
   /**
    * All of a principal's, and those that it made for others and nobody has used yet: they would outlive it. Resolves to how
-   * many went.
+   * many of them could still have been used at `nowMs`.
    */
-  deleteTokensOf(principal: Principal): Promise<number>;
+  deleteTokensOf(principal: Principal, nowMs: number): Promise<number>;
 
   // Issued leaves
   saveIssued(leaf: IssuedRecord): Promise<void>;

@@ -1,7 +1,7 @@
 import { createHash, timingSafeEqual, X509Certificate } from "node:crypto";
 import { compileCidrs } from "../../base/address.ts";
 import type { Clock } from "../../base/clock.ts";
-import type { IssuedRecord, Role, TokenRecord } from "../../model/issued.ts";
+import { type IssuedRecord, type Role, type TokenRecord, tokenLifeMs } from "../../model/issued.ts";
 import {
   type Plane,
   type Principal,
@@ -115,7 +115,6 @@ export type DirectAnswer = IssuedLeaf & { readonly record: IssuedRecord };
 
 const minuteMs = 60_000;
 const leafMsRange = [5 * minuteMs, 24 * 60 * minuteMs] as const;
-const tokenMsRange = [minuteMs, 24 * 60 * minuteMs] as const;
 const namesMax = 1_024;
 
 /** Fails closed throughout: what the store does not know, does not say or cannot say is a no. */
@@ -130,8 +129,8 @@ export function createIssuance(options: IssuanceOptions): Issuance {
       assertTokenMakesSense(parts, request);
       if (parts.kind === "service" && !(await store.isRegistered(request.principal)))
         throw refuse("not_registered", parts, "no such service in the register");
-      const ttlMs = request.ttlMs ?? 10 * minuteMs;
-      if (!(ttlMs >= tokenMsRange[0] && ttlMs <= tokenMsRange[1]))
+      const ttlMs = request.ttlMs ?? tokenLifeMs.byDefault;
+      if (!(ttlMs >= tokenLifeMs.min && ttlMs <= tokenLifeMs.max))
         throw new RangeError("a token lives between 1 minute and 24 hours");
       const from = request.from ?? [];
       compileCidrs(from); // throws on what is no range

@@ -426,6 +426,9 @@ function readPathPattern(written: string): Parsed<string> {
 }
 
 const dayNames = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+const dayNamesWhole = ["sun", "mon", "tues", "wednes", "thurs", "fri", "satur"].map(
+  (name) => `${name}day`,
+);
 
 /** `mon-fri`, `sat`, `mon,wed,fri`, `fri-mon`; 0 Sunday … 6 Saturday. */
 export const days: Shape<readonly number[]> = text({
@@ -440,7 +443,7 @@ export const days: Shape<readonly number[]> = text({
         if (!dayNames.includes(each))
           return {
             wrong: `days are ${dayNames.join(", ")}`,
-            hint: didYouMean(each.slice(0, 3), dayNames, "such as mon-fri, or mon,wed,fri"),
+            hint: daysMeant(written) ?? "such as mon-fri, or mon,wed,fri",
           };
       if (more !== undefined) return undefined;
       const end = dayNames.indexOf(last);
@@ -452,6 +455,22 @@ export const days: Shape<readonly number[]> = text({
     return { value: [...found].sort() };
   },
 });
+
+/** The whole of it put right: `mon-fry`, `Monday - Friday` and `mon,thurs` are near enough to something that can be pasted. */
+function daysMeant(written: string): string | undefined {
+  let isClear = true;
+  const close = written.trim().replaceAll(/\s*([,-])\s*/g, "$1");
+  const meant = close.replaceAll(/[^,-]+/g, (word) => {
+    const begun = dayNamesWhole.find(
+      (name) => word.length > 2 && name.startsWith(word.toLowerCase()),
+    );
+    const day = begun ?? nearest(word, [...dayNames, ...dayNamesWhole]);
+    if (day === undefined) isClear = false;
+    return day?.slice(0, 3) ?? word;
+  });
+  if (!isClear || !/^[a-z]{3}([,-][a-z]{3}){0,6}$/.test(meant)) return undefined;
+  return `did you mean ${JSON.stringify(meant)}?`;
+}
 
 /** `08:00` to minutes since midnight; `24:00` is the end of the day. */
 export const timeOfDay: Shape<number> = text({
