@@ -8,6 +8,7 @@ export function command(all: readonly Listed[]): Command {
   return new Command("completion")
     .description("print a completion script for a shell")
     .argument("<shell>", shells.join(", "))
+    .option("--json", "print { shell, script } as JSON")
     .addHelpText(
       "after",
       `
@@ -17,10 +18,12 @@ Examples:
   sallyport completion fish > ~/.config/fish/completions/sallyport.fish
 Exit code: 0 printed, 2 no such shell.`,
     )
-    .action(async (shell: string) => {
+    .action(async (shell: string, options: { readonly json?: boolean }) => {
       if (!isShell(shell))
         throw new Exit(2, `no completion for "${shell}"`, `write one of ${shells.join(", ")}`);
-      output.line(completionScript(shell, await read(all)).trimEnd());
+      const script = completionScript(shell, await read(all));
+      if (options.json) output.json({ shell, script });
+      else output.line(script.trimEnd());
     });
 }
 

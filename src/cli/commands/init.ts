@@ -18,6 +18,7 @@ type Options = {
   readonly out: string;
   readonly yes?: boolean;
   readonly force?: boolean;
+  readonly json?: boolean;
 };
 
 /** `sallyport init`: writes a first register that passes `check`, by asking or by flags. */
@@ -37,6 +38,7 @@ export function command(): Command {
     .option("--out <file>", "where to write it", registerFile)
     .option("--yes", "ask nothing; without --service: two services to start from")
     .option("--force", "replace a file that is there")
+    .option("--json", "print { out, trustDomain, services, allow } as JSON; asks nothing")
     .addHelpText(
       "after",
       `
@@ -50,10 +52,10 @@ Exit code: 0 written, 2 not written.`,
 
 async function run(options: Options): Promise<void> {
   const asks = !options.yes && options.service.length === 0;
-  if (asks && !(process.stdin.isTTY && output.isTerminal))
+  if (asks && (options.json || !(process.stdin.isTTY && output.isTerminal)))
     throw new Exit(
       2,
-      "there is no terminal to ask on",
+      options.json ? "with --json nothing is asked" : "there is no terminal to ask on",
       "say --service name=port (and --allow caller:service), or --yes for two services to start from",
     );
   const first = asks ? await askForAll(options) : fromFlags(options);
@@ -63,7 +65,9 @@ async function run(options: Options): Promise<void> {
   if (problems.some((problem) => problem.severity === "error"))
     throw new BadInput(problems.filter((problem) => problem.severity === "error"));
   await write(options, written);
-  output.line(`wrote ${options.out}: ${first.services.map((each) => each.name).join(", ")}`);
+  const { trustDomain, services, allow } = first;
+  if (options.json) return output.json({ out: options.out, trustDomain, services, allow });
+  output.line(`wrote ${options.out}: ${services.map((each) => each.name).join(", ")}`);
   output.note(`next: sallyport check${options.out === registerFile ? "" : ` ${options.out}`}`);
 }
 
@@ -78,7 +82,11 @@ async function write(options: Options, written: string): Promise<void> {
         `${options.out} is there already`,
         "--force replaces it; --out names another",
       );
-    throw new Exit(2, `cannot write ${options.out}: ${code ?? String(cause)}`);
+    throw new Exit(
+      2,
+      `cannot write ${options.out}: ${code ?? String(cause)}`,
+      "name a file in a directory that is there, and where you may write, with --out",
+    );
   }
 }
 

@@ -1,12 +1,13 @@
-import { mkdir, rename, writeFile } from "node:fs/promises";
+import { rename, rm, writeFile } from "node:fs/promises";
 import { dirname, relative, resolve } from "node:path";
 import { Command } from "commander";
+import { makeDirectories } from "../../identity/durable-files.ts";
 import { renderCompose } from "../../infra/compose/render-compose.ts";
 import { Exit } from "../exit.ts";
 import { loadRegister } from "../load-register.ts";
 import { output } from "../output.ts";
 
-type Options = { readonly out?: string };
+type Options = { readonly out?: string; readonly json?: boolean };
 
 /** `sallyport render compose`: what a register means elsewhere. */
 export function command(): Command {
@@ -14,6 +15,7 @@ export function command(): Command {
     .description("write a Compose file with nothing published but what the register says")
     .argument("[file]", "the register (default: sallyport.yaml here or above)")
     .option("-o, --out <file>", "where to write it (default: standard output)")
+    .option("--json", "print { text, problems } as JSON, with --out { out, problems }")
     .addHelpText(
       "after",
       `
@@ -45,20 +47,36 @@ async function run(file: string | undefined, options: Options): Promise<void> {
     return near.startsWith("..") ? near : `./${near}`;
   });
   const { text, problems } = renderCompose(register, { files: seen });
-  for (const problem of problems) {
-    output.note(`${problem.path}: ${problem.severity}: ${problem.message}`);
-    if (problem.hint) output.note(`  hint: ${problem.hint}`);
-  }
+  if (options.json) {
+    if (text !== undefined && options.out !== undefined) await write(options.out, text);
+    const made = options.out === undefined ? { text } : { out: options.out };
+    output.json({ ...(text !== undefined && made), problems });
+  } else
+    for (const problem of problems) {
+      output.note(`${problem.path}: ${problem.severity}: ${problem.message}`);
+      if (problem.hint) output.note(`  hint: ${problem.hint}`);
+    }
   if (text === undefined)
     throw new Exit(2, `nothing was rendered from ${relative(process.cwd(), path) || folder}`);
-  if (options.out === undefined) {
-    process.stdout.write(text);
-    return;
-  }
-  await mkdir(outFolder, { recursive: true });
-  const whole = resolve(options.out);
-  // Written beside and renamed: a file that is cut short could publish a port that the rest of it would have closed.
-  await writeFile(`${whole}.part`, text);
-  await rename(`${whole}.part`, whole);
+  if (options.json) return;
+  if (options.out === undefined) return output.text(text);
+  await write(options.out, text);
   output.note(`wrote ${options.out}`);
+}
+
+/** Written beside and renamed: a file that is cut short could publish a port that the rest of it would have closed. */
+async function write(out: string, text: string): Promise<void> {
+  const whole = resolve(out);
+  try {
+    makeDirectories(dirname(whole));
+    await writeFile(`${whole}.part`, text);
+    await rename(`${whole}.part`, whole);
+  } catch (cause) {
+    await rm(`${whole}.part`, { force: true }).catch(() => {});
+    throw new Exit(
+      2,
+      `cannot write ${out}: ${(cause as Error).message}`,
+      "name a file where you may write with --out",
+    );
+  }
 }

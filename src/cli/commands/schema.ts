@@ -6,6 +6,7 @@ import { output } from "../output.ts";
 export function command(): Command {
   return new Command("schema")
     .description("print the JSON Schema of the register, for editors")
+    .option("--json", "the same: a JSON Schema is JSON")
     .addHelpText(
       "after",
       `
