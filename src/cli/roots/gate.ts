@@ -152,6 +152,9 @@ await pool.start(credentialOrder());
 /** By which every worker goes; undefined: control has not said, or they are being told. */
 let heldRoots: HeldRoots | undefined = roots.held({ control, data });
 let saidStrandedMs = Number.NEGATIVE_INFINITY;
+/** What OpenSSL or the join door says where the other end's root is not known. For advice alone. */
+const strangersSay =
+  /self-signed certificate|unable to (?:get|verify)|unknown_issuer|trust bundle is empty/i;
 
 const dataRenewal = await startRenewal({
   dir: dataDir,
@@ -232,6 +235,7 @@ const second = setInterval(() => {
   const contact = subscription?.state().lastContactMs;
   if (contact !== undefined) confirmedMs[0] = contact;
   warnWhenStale();
+  sayWhenCutOff();
 }, 1_000);
 const follower = setInterval(() => {
   if (register !== undefined) void doors.follow(register, pool);
@@ -331,7 +335,18 @@ function sayWhenStranded(cause: unknown): void {
   const isStranded =
     (cause instanceof JoinRefused && cause.code === "unknown_issuer") ||
     (held !== undefined && (held.control.leaf === null || held.data.leaf === null));
-  if (!isStranded || clock() - saidStrandedMs < 60_000) return;
+  if (isStranded) sayStranded();
+}
+
+/** Neither end may know the other any more where a gate was away while the roots changed: then it is the feed that fails. */
+function sayWhenCutOff(): void {
+  const state = subscription?.state();
+  if (state === undefined || state.connected) return;
+  if (strangersSay.test(state.problem ?? "")) sayStranded();
+}
+
+function sayStranded(): void {
+  if (clock() - saidStrandedMs < 60_000) return;
   saidStrandedMs = clock();
   const todo =
     config.apart === true
@@ -339,7 +354,7 @@ function sayWhenStranded(cause: unknown): void {
       : "control beside it invites it again within a minute";
   log.error(
     {},
-    `the root of this gate's certificates was retired, so they cannot be renewed: it has to join again: ${todo}`,
+    `this gate and control do not know each other's root: one was retired, and its certificates cannot be renewed. It has to join again: ${todo}`,
   );
 }
 

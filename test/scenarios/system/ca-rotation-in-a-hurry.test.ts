@@ -1,14 +1,23 @@
 import assert from "node:assert/strict";
-import { chmodSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { gateName } from "../../../src/cli/supervisor/start-here.ts";
+import { readCredentials } from "../../../src/identity/credentials/credential-directory.ts";
 import { renew } from "../../../src/identity/renew/renew.ts";
 import {
   callerOf,
+  freePorts,
+  mainFile,
+  runCli,
   type SystemWorld,
+  shopRegister,
   startLoad,
   startSystemWorld,
+  startUpstream,
   until,
 } from "../../harness/system-world.ts";
 
@@ -123,3 +132,77 @@ test("a gate that cannot follow lets nobody of the retired root in, is named, an
     20_000,
   );
 });
+
+test("a gate elsewhere that was away says what to do, and joins again with a new token", async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), "sallyport-away-"));
+  const at = (...parts: string[]): string => join(dir, ...parts);
+  const [control = 0, joinPort = 0, ops = 0, data = 0, upstreamPort = 0] = await freePorts(5);
+  const upstream = await startUpstream("127.0.0.1", upstreamPort);
+  const register = shopRegister({ control, join: joinPort, ops, data, upstream: upstreamPort });
+  writeFileSync(at("sallyport.yaml"), register);
+  const children: ChildProcess[] = [];
+  const closing: { beforeClose: (() => unknown)[] } = { beforeClose: [] };
+  t.after(async () => {
+    for (const close of closing.beforeClose) close();
+    await Promise.all(children.map((child) => stop(child)));
+    upstream.closeAllConnections();
+    upstream.close();
+    rmSync(dir, { recursive: true, force: true, maxRetries: 5 });
+  });
+  const start = async (...args: string[]) => {
+    const child = spawn(process.execPath, [mainFile, ...args, "--json"], { cwd: dir });
+    children.push(child);
+    let said = "";
+    for (const stream of [child.stdout, child.stderr])
+      stream.on("data", (piece: Buffer) => {
+        said += piece;
+      });
+    await until(`${args[0]} is up`, () => /"(?:data|control)":/.test(said), 20_000);
+    return { child, said: () => said };
+  };
+  const run = async (...args: string[]): Promise<string> => {
+    const done = await runCli(args, dir);
+    assert.equal(done.code, 0, `${args.join(" ")}: ${done.stderr}`);
+    return done.stderr;
+  };
+  const operate = (...args: string[]) => run(...args, "--context", at("admin"));
+  const gate = ["gate", "--name", "east", "--state", at("east")];
+
+  const files = ["--register", at("sallyport.yaml"), "--init-admin", at("admin.token")];
+  await start("control", "--state", at("control"), ...files);
+  await run("enroll", "--token-file", at("admin.token"), "--out", at("admin"));
+  await runCli(["status", "--context", at("admin"), "--api", `https://127.0.0.1:${control}`], dir);
+  await operate("token", "create", "--gate", "east", "--out", at("east.token"));
+  const first = await start(...gate, "--join-token-file", at("east.token"));
+  await stop(first.child);
+
+  for (const step of ["prepare", "activate", "retire"]) {
+    const said = await operate("ca", "rotate", `--${step}`, "--force");
+    assert.equal(/gate east did not follow/.test(said), step !== "prepare", `${step}: ${said}`);
+    // An operator elsewhere renews as callers do.
+    if (step !== "retire") await renew({ dir: at("admin"), clock: Date.now });
+  }
+  const status = await runCli(["status", "--context", at("admin")], dir);
+  assert.equal(status.code, 1);
+  assert.match(
+    status.stdout,
+    /gate\/east .*its root was retired: sallyport token create --gate east/,
+  );
+
+  const lost = await start(...gate, "--join-token-file", at("east.token"));
+  await until("it says what to do", () => /token create --gate east/.test(lost.said()));
+  await stop(lost.child);
+
+  await operate("token", "create", "--gate", "east", "--out", at("again.token"));
+  await start(...gate, "--join-token-file", at("again.token"));
+  await operate("token", "create", "--service", "web", "--out", at("web.token"));
+  await run("enroll", "--token-file", at("web.token"), "--out", at("web"));
+  const caller = callerOf(closing, await readCredentials(at("web")), { port: data });
+  await until("it serves", async () => (await caller.call("/orders/1")).status === 200);
+});
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill("SIGTERM");
+  await once(child, "exit");
+}
