@@ -114,9 +114,13 @@ export async function verifyLog(
         pruned.set(record.chain, record);
   // What says that a chain was pruned is pruned itself one day, and there is a line that says so of it.
   const workers = new Set(walks.filter(({ isWorker }) => isWorker).map(({ chain }) => chain));
-  const areWitnessesGone = [...pruned.keys()].some((chain) => !workers.has(chain));
+  const withoutWitnesses = new Set(
+    walks
+      .filter(({ prunings }) => prunings.some(({ chain }) => !workers.has(chain)))
+      .map(({ dir }) => dir),
+  );
   for (const walk of walks) {
-    walk.finish(pruned.get(walk.chain), areWitnessesGone);
+    walk.finish(pruned.get(walk.chain), withoutWitnesses.has(walk.dir));
     problems.push(...walk.problems);
   }
   const known = new Set(walks.map(({ chain }) => chain));
