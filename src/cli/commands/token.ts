@@ -7,6 +7,7 @@ import { tokenLifeMs } from "../../model/issued.ts";
 import { isName } from "../../model/principal.ts";
 import { distance, withContext, withContextOption } from "../context.ts";
 import { Exit } from "../exit.ts";
+import { quoted } from "../first-call.ts";
 import { output, table } from "../output.ts";
 
 type Options = { readonly context?: string; readonly api?: string; readonly json?: boolean };
@@ -156,7 +157,7 @@ async function create(options: CreateOptions): Promise<void> {
       return;
     }
     if (options.out === undefined) output.line(made.token);
-    const file = options.out ?? "FILE";
+    const file = quoted(options.out ?? "FILE");
     const { principal, expiresMs } = made.record;
     output.note(
       `for ${principal}, once, until ${new Date(expiresMs).toISOString()} (${distance(expiresMs, Date.now())})`,

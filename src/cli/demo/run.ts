@@ -9,6 +9,7 @@ import { readCredentials } from "../../identity/credentials/credential-directory
 import { enroll } from "../../identity/enroll/enroll.ts";
 import { applyFiles } from "../apply-files.ts";
 import { Exit } from "../exit.ts";
+import { quoted } from "../first-call.ts";
 import { openState } from "../open-state.ts";
 import { output } from "../output.ts";
 import { programLog } from "../program-log.ts";
@@ -147,22 +148,24 @@ async function printWarnings(said: readonly string[]): Promise<void> {
 }
 
 function printNext(dir: string, data: Endpoint): void {
-  const as = join(dir, "web");
+  const as = (name: string) => quoted(join(dir, "web", `${name}.pem`));
+  const state = quoted(join(dir, ".sallyport"));
+  const register = quoted(join(dir, fileName));
   const sallyport = howItWasStarted();
   output.line(`
 It stays up until Ctrl-C. In another terminal, call a service as web:
 
-  curl --cacert ${as}/bundle.pem --cert ${as}/chain.pem --key ${as}/key.pem \\
+  curl --cacert ${as("bundle")} --cert ${as("chain")} --key ${as("key")} \\
        --connect-to orders:443:${data.host}:${data.port} https://orders/orders/7
 
 What was recorded, and that nothing in it was changed:
 
-  ${sallyport} hits --state ${dir}/.sallyport --limit 20
-  ${sallyport} hits verify --state ${dir}/.sallyport
+  ${sallyport} hits --state ${state} --limit 20
+  ${sallyport} hits verify --state ${state}
 
-Why a call is allowed or refused (the register is ${dir}/${fileName}):
+Why a call is allowed or refused (the register is ${register}):
 
-  ${sallyport} explain web DELETE orders/orders/7 --file ${dir}/${fileName}
+  ${sallyport} explain web DELETE orders/orders/7 --file ${register}
 `);
 }
 
