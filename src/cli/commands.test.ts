@@ -87,7 +87,7 @@ test("what would be refused is refused before anybody is asked", async (t) => {
     [[...web, "--from", "10.0.0.1/8"], /is no range.*\nhint: did you mean 10\.0\.0\.0\/8\?/],
     [["token", "create", "--gate", "G 1"], /--gate "G 1" is no name\nhint: 1 to 63/],
     [["revoke", "--serial", "zz"], /--serial "zz" is no serial\nhint: 1 to 40 hex digits/],
-    [["check", "."], /is a directory, not a register\nhint: name the file in it/],
+    [["check", "."], /is a directory, not a register\nhint: name the file/],
   ];
   for (const [args, says] of rows) {
     // There is no control plane here: whoever asked it would end in 3.

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { open, readdir } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve } from "node:path";
 import { BadInput, type Problem } from "../base/problem.ts";
@@ -124,7 +125,9 @@ async function readText(path: string): Promise<Text | undefined> {
       throw new Exit(
         2,
         `${shortName(path)} is a directory, not a register`,
-        `name the file in it: ${shortName(join(path, registerFile))}`,
+        existsSync(join(path, registerFile))
+          ? `name the file in it: ${shortName(join(path, registerFile))}`
+          : "name the file; Docker makes an empty directory of a mounted file that is not there",
       );
     throw new Exit(
       2,

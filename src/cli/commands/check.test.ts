@@ -68,7 +68,8 @@ test("check: what cannot be read ends with 2 and a way out, never with a stack",
   for (const [args, says] of [
     [["check"], /there is no sallyport\.yaml[\s\S]*sallyport init/],
     [["check", "nope.yaml"], /there is no file nope\.yaml/],
-    [["check", "."], /cannot read/],
+    [["check", "."], /is a directory, not a register\nhint: name the file; Docker/],
+    [["check", ".."], /is a directory, not a register\nhint: name/],
     [["check", "latin.yaml"], /not UTF-8/],
   ] as const) {
     const { code, err } = await sallyport(cwd, ...args);
