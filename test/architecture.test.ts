@@ -39,7 +39,7 @@ const mayTouch: Readonly<Record<string, readonly string[]>> = {
   "node:worker_threads": ["cli/roots", "proxy/pool"],
   "node:child_process": ["cli", "identity/renew"],
   "node:dns": ["proxy/forward", "cli"],
-  "node:sqlite": ["control/store"],
+  "node:sqlite": ["control/store", "cli/hold-state"],
   "node:dgram": [],
 };
 

@@ -55,9 +55,23 @@ function report(cause: unknown): ExitCode {
     return 2;
   }
   output.note(`error: ${cause instanceof Error ? cause.message : String(cause)}`);
+  const hint = hintFor((cause as NodeJS.ErrnoException)?.code);
+  if (hint !== undefined) {
+    output.note(`hint: ${hint}`);
+    return 2;
+  }
   output.note("hint: this is a fault of sallyport's own; SALLYPORT_DEBUG=1 shows where");
   if (process.env.SALLYPORT_DEBUG) output.note(String((cause as Error)?.stack));
   return 2;
+}
+
+/** What the system refuses is nobody's fault here. */
+function hintFor(code: string | undefined): string | undefined {
+  if (code === "ENOSPC" || code === "EDQUOT") return "the disk is full: make room, and try again";
+  if (code === "EROFS") return "the file system is read-only: name a place that can be written";
+  if (code === "EMFILE" || code === "ENFILE")
+    return "too many files are open: raise the limit (ulimit -n), and try again";
+  return undefined;
 }
 
 /** Our own sentences may have several lines. */

@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { Command } from "commander";
+import { holdState } from "../hold-state.ts";
 import { loadRegister } from "../load-register.ts";
 import { needNode24 } from "../need-node.ts";
 import { codeDirIn, openState, statePath } from "../open-state.ts";
@@ -52,6 +53,7 @@ async function run(options: Options): Promise<void> {
   const drainMs = readDrainMs();
   const first = options.register === undefined ? undefined : await loadRegister(options.register);
   const stateDir = openState(statePath(options.state, process.cwd()));
+  holdState(stateDir, ["control"]);
   const log = programLog();
   let isReady = false;
   const supervisor = startSupervisor({

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { Command } from "commander";
 import { isName } from "../../model/principal.ts";
 import { Exit } from "../exit.ts";
+import { holdState } from "../hold-state.ts";
 import { needNode24 } from "../need-node.ts";
 import { codeDirIn, onlyGateIn, openState, statePath } from "../open-state.ts";
 import { output } from "../output.ts";
@@ -57,6 +58,7 @@ async function run(options: Options): Promise<void> {
     throw new Exit(2, `"${name}" cannot name a gate`, "1 to 63 of a-z, 0-9 and inner hyphens");
   const tokenFile = options.joinTokenFile && checkTokenFile(options.joinTokenFile);
   const stateDir = openState(path);
+  holdState(stateDir, [`gate-${name}`]);
   const log = programLog();
   const supervisor = startSupervisor({
     log,

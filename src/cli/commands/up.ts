@@ -3,6 +3,7 @@ import { dirname, join, relative } from "node:path";
 import { Command } from "commander";
 import { applyFiles } from "../apply-files.ts";
 import { Exit } from "../exit.ts";
+import { holdState } from "../hold-state.ts";
 import { loadRegister, readRegister } from "../load-register.ts";
 import { needNode24 } from "../need-node.ts";
 import { openState, statePath } from "../open-state.ts";
@@ -71,6 +72,7 @@ async function run(file: string | undefined, options: Options): Promise<void> {
   const first = await loadRegister(path);
   printProblems(first.problems);
   const stateDir = openState(statePath(options.state, dirname(first.path)));
+  holdState(stateDir, [controlName, `gate-${gateName}`]);
   const adminDir = join(stateDir, "admin");
   const log = programLog();
   const supervisor = startHere({
