@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { distance, withContext, withContextOption } from "../context.ts";
+import { gateTroubles, shutDoors } from "../gate-troubles.ts";
 import { output, table } from "../output.ts";
 
 type Options = { readonly context?: string; readonly api?: string; readonly json?: boolean };
@@ -24,6 +25,7 @@ type Status = {
     readonly behind?: number;
     readonly problem?: { readonly message: string; readonly code: string };
     readonly addresses: readonly string[];
+    readonly counters?: Readonly<Record<string, unknown>>;
   }[];
   readonly identities: readonly {
     readonly principal: string;
@@ -54,7 +56,7 @@ export function command(): Command {
 Examples:
   sallyport status
   sallyport status --json
-Exit code: 0 all is well; 1 a gate is away, behind or in trouble, an identity went dark, or hits cannot be written
+Exit code: 0 all is well; 1 a gate is away, behind, in trouble or not serving, an identity went dark, or hits cannot be written
 (callers whose root was retired by force are listed, and do not count);
 2 wrong usage; 3 no control plane.`,
     )
@@ -78,7 +80,13 @@ function isWell({ gates, hitLog, identities, snapshot }: Status): boolean {
   return (
     snapshot !== undefined &&
     hitLog.writable &&
-    gates.every((gate) => gate.connected && !gate.problem && (gate.behind ?? 1) === 0) &&
+    gates.every(
+      (gate) =>
+        gate.connected &&
+        !gate.problem &&
+        (gate.behind ?? 1) === 0 &&
+        gateTroubles(gate).length === 0,
+    ) &&
     // Callers that a forced retirement left behind are listed; somebody chose that. A gate nobody meant to lose.
     identities.every(
       ({ principal, retiredRoot, state }) =>
@@ -100,7 +108,7 @@ function printControl(
   else output.line("  no register was applied yet: sallyport apply");
   if (!hitLog.writable)
     output.line(
-      `  ${output.paint("red", "hits cannot be written: only revoke, rollback and ca rotate work")}`,
+      `  ${output.paint("red", "hits cannot be written: only revoke, rollback and ca rotate work; free space where control's hit log lies, and it goes on by itself")}`,
     );
 }
 
@@ -115,9 +123,11 @@ function printGates({ gates }: Status, now: number): void {
           "red",
           `away${gate.lastSeen === undefined ? "" : `, seen ${distance(gate.lastSeen, now)}`}`,
         )
-      : gate.problem || gate.behind
-        ? output.paint("yellow", "in trouble")
-        : output.paint("green", "connected");
+      : gateTroubles(gate).length > 0
+        ? output.paint("red", "not serving")
+        : gate.problem || gate.behind
+          ? output.paint("yellow", "in trouble")
+          : output.paint("green", "connected");
     const running = gate.running ? `${gate.running.epoch}.${gate.running.version}` : "none";
     const behind = gate.behind ? `, ${gate.behind} behind` : "";
     const since =
@@ -131,9 +141,14 @@ function printGates({ gates }: Status, now: number): void {
     ];
   });
   output.line(table(rows));
-  for (const { name, problem } of gates)
+  for (const gate of gates) {
+    const { name, problem } = gate;
+    for (const trouble of gateTroubles(gate))
+      output.line(`  ${output.paint("red", name)}: ${trouble}`);
+    for (const why of shutDoors(gate)) output.line(`  ${name}: a door is shut: ${plain(why)}`);
     if (problem)
       output.line(`  ${name} refused a snapshot (${problem.code}): ${plain(problem.message)}`);
+  }
 }
 
 function printIdentities({ identities }: Status, now: number): void {

@@ -142,6 +142,11 @@ test("files that may not grow any more", async (t) => {
   };
   grow("64:unlimited");
   await refusesForTheLog(world, web);
+  await until("status says that it does not serve", async () => {
+    await ask(world, web); // what is refused for the log keeps it noticed
+    const { code, stdout } = await world.cli("status");
+    return code === 1 && /not serving.*audit_unavailable: free space/s.test(stdout);
+  });
   const revoked = await world.cli("revoke", "service/intern", "--wait");
   assert.equal(revoked.code, 0, `revoke works throughout: ${revoked.stderr}`);
   grow("unlimited:unlimited");
@@ -150,6 +155,7 @@ test("files that may not grow any more", async (t) => {
     if (answer?.status === 200) seen.push(answer);
     return answer?.status === 200;
   });
+  await until("all is well", async () => (await world.cli("status")).code === 0);
   assert.equal(world.supervisor.pids().local, pid, "nothing crashed");
   await assertRecorded(world, seen);
 });
