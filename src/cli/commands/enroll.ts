@@ -48,7 +48,7 @@ Examples:
   sallyport enroll --token-file web.token --out web --renew --hook "systemctl reload nginx"
   sallyport enroll --renew web
 A token is never an argument: arguments are seen by every process of the machine, and kept in the shell's history.
-Exit code: 0 done, 1 refused, 2 wrong usage, 3 the control plane cannot be reached.`,
+Exit code: 0 done, 1 refused (with --renew: the certificate expired, and no grace lets it be renewed), 2 wrong usage, 3 the control plane cannot be reached.`,
     );
   // Known only to be refused with a better sentence than "unknown option".
   const misplaced = made.createOption("--token [token]").hideHelp();
@@ -183,22 +183,22 @@ async function readStandardInput(): Promise<string> {
   return text;
 }
 
-/** Until somebody ends it. */
+/** Until somebody ends it, or the certificate has expired and nothing but a token helps: then it throws the refusal. */
 async function stay(dir: string, options: Options): Promise<void> {
   const say = (fields: object, message: string) => output.note(lineOf(fields, message));
+  const ended = Promise.withResolvers<void>();
   const renewal = await startRenewal({
     dir,
     clock: Date.now,
     monotonic: () => performance.now(),
     random: Math.random,
     log: { info: say, warn: say, error: say },
+    onOver: ended.reject,
     ...(options.hook !== undefined && { hook: { command: options.hook, env: hookEnvironment() } }),
   });
-  const ended = Promise.withResolvers<void>();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => ended.resolve());
   output.note(`renewing ${dir}; Ctrl-C ends this`);
-  await ended.promise;
-  await renewal.close();
+  await ended.promise.finally(() => renewal.close());
 }
 
 /** All of ours but the token, which is nobody else's business. */
@@ -247,6 +247,8 @@ const hints: Readonly<Record<string, string>> = {
   token_unknown: makeOne,
   token_expired: makeOne,
   token_spent: `if it was not you, somebody else has this token: its certificates were revoked. Otherwise ${makeOne}`,
+  expired:
+    "nothing but a token lets it in again: sallyport token create --service NAME --out NAME.token, then sallyport enroll --token-file NAME.token --out DIR (or give the service grace in the register, and run this again)",
   wrong_network: "enrol from where the token may be used, or make one with another --from",
   not_registered: "add the service to the register and apply it",
   revoked: "ask an administrator; a new token lets it in again",

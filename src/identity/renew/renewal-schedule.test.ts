@@ -135,6 +135,91 @@ test("no answer makes it go round in circles", () => {
   }
 });
 
+/** A leaf of 5 min, issued by a right clock while ours is `skew(seconds)` off; answers when it was renewed and how little was left. */
+function liveThrough(skew: (second: number) => number, seconds: number, reaches = () => true) {
+  const start = 1_000_000_000_000;
+  let second = 0;
+  const schedule = createRenewalSchedule({
+    clock: () => start + (second + skew(second)) * 1_000,
+    monotonic: () => second * 1_000,
+    random: () => 0.5,
+  });
+  const issued = () => ({
+    notBeforeMs: start + (second - 60) * 1_000,
+    notAfterMs: start + (second + 300) * 1_000,
+  });
+  let leaf = issued();
+  schedule.holds(leaf, "found");
+  const renewedAt: number[] = [];
+  const disputedAt: number[] = [];
+  let leastLeftMs = Number.POSITIVE_INFINITY;
+  let lookAt = 0;
+  for (; second < seconds; second++) {
+    leastLeftMs = Math.min(leastLeftMs, leaf.notAfterMs - (start + second * 1_000));
+    if (second < lookAt) continue;
+    if (schedule.waitMs() === 0) {
+      if (reaches()) {
+        leaf = issued();
+        schedule.holds(leaf, "renewed");
+        renewedAt.push(second);
+        if (schedule.isDisputed()) disputedAt.push(second);
+      } else schedule.failed();
+    }
+    lookAt = second + schedule.waitMs() / 1_000;
+  }
+  return { renewedAt, disputedAt, leastLeftMs };
+}
+
+test("a clock that jumps an hour ahead, two back, and is right again", () => {
+  const skew = (second: number) =>
+    second < 100 ? 0 : second < 280 ? 3_600 : second < 370 ? -7_200 : 0;
+  const { renewedAt, disputedAt, leastLeftMs } = liveThrough(skew, 1_800);
+  const wrong = renewedAt.filter((second) => second >= 100 && second < 370);
+  assert.ok(wrong.length <= 4, `no storm: ${renewedAt}`);
+  assert.ok(leastLeftMs > 60_000, `never close to its end: ${leastLeftMs} ms, ${renewedAt}`);
+  assert.ok(disputedAt.length > 0);
+  assert.ok(!disputedAt.some((second) => second >= 370), "a right clock disputes nothing");
+  assert.ok(renewedAt.length <= 12, `${renewedAt}`);
+});
+
+test("a clock that is wrong for good renews as often as its issuer's clock asks for", () => {
+  for (const off of [-86_400, -7_200, -90, 250, 290, 3_600, 86_400]) {
+    const { renewedAt, leastLeftMs } = liveThrough((second) => (second < 100 ? 0 : off), 3_700);
+    const first = renewedAt[0] ?? 0;
+    assert.ok(
+      renewedAt.filter((second) => second < first + 200).length <= 3,
+      `${off} s: ${renewedAt}`,
+    );
+    assert.ok(renewedAt.length <= 3_600 / 120, `${off} s: ${renewedAt}`);
+    assert.ok(leastLeftMs > 60_000, `${off} s: ${leastLeftMs} ms`);
+  }
+});
+
+test("pauses of an outage under a wrong clock end with the wrong clock", () => {
+  // Nothing is reached for 200 s while the leaf looks expired; then clock and network are right.
+  let isUp = false;
+  const skew = (second: number) => {
+    isUp = second < 60 || second >= 230;
+    return second >= 60 && second < 230 ? 3_600 : 0;
+  };
+  const { renewedAt, leastLeftMs } = liveThrough(skew, 600, () => isUp);
+  assert.ok((renewedAt[0] ?? 999) <= 262, `within a look: ${renewedAt}`);
+  assert.ok(leastLeftMs > 30_000, `${leastLeftMs} ms left`);
+});
+
+test("the time of the next attempt is told as it is, beyond the next look", () => {
+  const { schedule, world, leaf, pass, untilDue } = startWorld(1);
+  schedule.holds(leaf(24 * hourMs), "found");
+  pass(17 * hourMs);
+  for (let i = 0; i < 9; i++) schedule.failed();
+  assert.equal(schedule.waitMs(), 30_000);
+  const told = schedule.untilAttemptMs();
+  assert.equal(told, 256_000);
+  const began = world.monotonic;
+  untilDue();
+  assert.equal(world.monotonic - began, told);
+});
+
 test("an order is followed at once, whatever was renewed or failed a moment ago", () => {
   const { schedule, leaf, pass } = startWorld();
   for (let i = 0; i < 3; i++) {

@@ -28,6 +28,11 @@ export type RenewalOptions = {
   readonly onRenewed?: (next: StoredCredentials) => void | Promise<void>;
   /** An attempt failed; the old leaf stays in use. For metrics and warnings. */
   readonly onFailed?: (cause: unknown) => void;
+  /**
+   * The leaf has expired by both clocks, and control grants it no grace (any more): only a token helps. Called once, and nothing
+   * is asked for after it. Default: attempts go on, 5 min apart, for somebody may enrol anew into the directory.
+   */
+  readonly onOver?: (refusal: JoinRefused) => void;
   readonly hook?: Hook;
 };
 
@@ -41,7 +46,7 @@ const hookAttemptsMax = 5;
 
 /**
  * Renews the identity in a directory for as long as it runs, at two thirds of each leaf's life. The old leaf stays in use until
- * the new one is whole; a refusal or an outage is met with growing pauses, never with a loop. A failed hook is run again, up to
+ * the new one is whole; a refusal or an outage is met with growing pauses, never with a loop, and so are clocks that disagree. A failed hook is run again, up to
  * five times. Throws `CredentialsUnusable` at once when the directory holds nothing to renew; later it only logs.
  */
 export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
@@ -49,8 +54,11 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
   const schedule = createRenewalSchedule(options);
   const stopping = new AbortController();
   let serial = "";
+  let notAfterMs = 0;
   let timer: NodeJS.Timeout | undefined;
   let isHurried = false;
+  let isOver = false;
+  let isDisputed = false;
   let hookAttempts = 0;
   let hookAtMs = Number.POSITIVE_INFINITY;
   let working: Promise<void> = Promise.resolve();
@@ -59,7 +67,24 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
     const leaf = leafOf(held.chainPem);
     if (leaf.serial === serial) return;
     serial = leaf.serial;
+    notAfterMs = leaf.notAfterMs;
     schedule.holds(leaf, how);
+    // Once for each time they begin to disagree.
+    if (schedule.isDisputed() && !isDisputed)
+      log.warn(
+        {
+          here: new Date(options.clock()).toISOString(),
+          notBefore: new Date(leaf.notBeforeMs).toISOString(),
+          notAfter: new Date(leaf.notAfterMs).toISOString(),
+          again: untilAttempt(),
+        },
+        "a certificate that has just been issued is past its time here, or before it: the clocks of this machine and of the control plane disagree; set the one that is wrong",
+      );
+    isDisputed = schedule.isDisputed();
+  }
+
+  function untilAttempt(): string {
+    return `${Math.ceil(schedule.untilAttemptMs() / 1_000)} s`;
   }
 
   const first = await readCredentials(dir);
@@ -72,7 +97,7 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
   look();
 
   function look(): void {
-    if (stopping.signal.aborted) return;
+    if (stopping.signal.aborted || isOver) return;
     const untilHookMs = Math.max(0, hookAtMs - options.monotonic());
     timer = setTimeout(
       () => {
@@ -120,14 +145,21 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
       if (isHurried) schedule.hurry();
       options.onFailed?.(cause);
       const refused = cause instanceof JoinRefused;
+      // Where one clock alone says so, that clock may be wrong.
+      isOver =
+        options.onOver !== undefined &&
+        refused &&
+        cause.code === "expired" &&
+        notAfterMs <= options.clock();
       log.warn(
         {
           serial,
           ...(refused && { code: cause.code }),
-          again: `${Math.ceil(schedule.waitMs() / 1_000)} s`,
+          ...(!isOver && { again: untilAttempt() }),
         },
         `the certificate could not be renewed: ${(cause as Error).message}`,
       );
+      if (isOver) options.onOver?.(cause as JoinRefused);
     }
   }
 
