@@ -9,6 +9,7 @@ import { type TestContext, test } from "node:test";
 import {
   controlLeaf,
   type IssuanceWorld,
+  spkiOf,
   startIssuanceWorld,
   startTestDoor,
 } from "../../../test/harness/issuance-world.ts";
@@ -114,13 +115,10 @@ test("whoever stole a leaf and its key cannot go on unseen", { timeout: 20_000 }
   assert.ok(world.events.includes("fork"));
 });
 
-test("an expired leaf is shown all the same, and renewed where the service has grace", {
-  timeout: 20_000,
-}, async (t) => {
-  const { world, dir } = await startWeb(t);
+/** Puts a leaf into the directory that ended an hour ago, and of which control knows. */
+async function expire(world: IssuanceWorld, dir: string): Promise<void> {
   // OpenSSL asks the real clock, so the leaf has to be old by that one.
   const key = await makeKey();
-  const { spkiOf } = await import("../../../test/harness/issuance-world.ts");
   const backMs = 2 * 60 * minuteMs;
   const old = await world.authorities.data.signWithClock(
     {
@@ -143,6 +141,44 @@ test("an expired leaf is shown all the same, and renewed where the service has g
     publicKey: keyId(spkiOf(key)),
   });
   await writeCredentials(dir, { ...held, keyPem: key, chainPem: old.chainPem });
+}
+
+test("once both clocks say that it is over, whoever wants to know is told, and nothing more is asked", {
+  timeout: 20_000,
+}, async (t) => {
+  const { world, dir, door } = await startWeb(t);
+  await expire(world, dir);
+  const over: JoinRefused[] = [];
+  const asked = () => door.requests.filter((line) => line.includes("renew")).length;
+  const { said, until, renewal } = await start(world, dir, { onOver: (cause) => over.push(cause) });
+  await until(() => said.length === 1);
+  assert.equal(over[0]?.code, "expired");
+  assert.doesNotMatch(said[0] ?? "", /"again"/);
+  renewal.soon();
+  await renewal.close();
+  assert.equal(asked(), 1, "not even when hurried");
+});
+
+test("where control alone says that it is over, its clock may be wrong: attempts go on", {
+  timeout: 20_000,
+}, async (t) => {
+  const { world, dir } = await startWeb(t);
+  await expire(world, dir);
+  const over: unknown[] = [];
+  const { said, until } = await start(world, dir, {
+    clock: () => Date.now() - 70 * minuteMs,
+    onOver: (cause) => over.push(cause),
+  });
+  await until(() => said.length > 0);
+  assert.match(said.join(), /could not be renewed: .*"again":"\d+ s"/);
+  assert.deepEqual(over, []);
+});
+
+test("an expired leaf is shown all the same, and renewed where the service has grace", {
+  timeout: 20_000,
+}, async (t) => {
+  const { world, dir } = await startWeb(t);
+  await expire(world, dir);
   await assert.rejects(
     renew({ dir, clock: Date.now }),
     (cause) => cause instanceof JoinRefused && cause.code === "expired",
