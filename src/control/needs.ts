@@ -73,7 +73,7 @@ export type GateState = {
   readonly versions?: { readonly sallyport: string; readonly node: string };
   /** The snapshot it serves by; null: none that we know of. */
   readonly running: Pick<Snapshot, "epoch" | "version" | "digest"> | null;
-  /** Epoch ms at which it said so. */
+  /** Epoch ms since when it serves it, whatever became of the connection; absent: it has not said. */
   readonly runningSince?: number;
   /** The last snapshot it refused, until it acknowledges a newer one. */
   readonly problem?: {

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { registerOf, startFeedWorld, until } from "../../test/harness/feed-world.ts";
 import type { Credentials } from "../base/credentials.ts";
+import { silentLog } from "../base/log.ts";
 import { clientContext } from "../base/secure-context.ts";
 import { keyId } from "../base/signature.ts";
 import type { Hit } from "../model/hit.ts";
@@ -404,7 +405,17 @@ test("a connection ends with the leaf that opened it; a renewed gate does not wa
   assert.match(short.lines().join(), /"expired"/);
 
   let credentials = await world.leaf("control", "gate", "front", { ttlMs: 30_000 });
-  const gate = await world.startGate(control.address, { with: { credentials: () => credentials } });
+  const [said, warned]: [string[], string[]] = [[], []];
+  const gate = await world.startGate(control.address, {
+    with: {
+      credentials: () => credentials,
+      log: {
+        ...silentLog,
+        info: (_, message) => void said.push(message),
+        warn: (_, message) => void warned.push(message),
+      },
+    },
+  });
   await until(() => gate.subscription.state().connected, "connected");
   const { since } = gate.subscription.state();
   credentials = await world.leaf("control", "gate", "front");
@@ -412,6 +423,36 @@ test("a connection ends with the leaf that opened it; a renewed gate does not wa
     () => gate.subscription.state().connected && gate.subscription.state().since > since,
     "again",
   );
+  assert.match(said.join(), /feed connects anew: the gate's certificate was renewed/);
+  assert.deepEqual(warned, [], "that is routine");
+});
+
+test("since when a gate serves a snapshot does not change with its connections", async (t) => {
+  const world = await startFeedWorld(t);
+  let credentials = await world.leaf("control", "gate", "front", { ttlMs: 30_000 });
+  const latest = world.sign(1);
+  const control = await world.startControl({ latest });
+  await world.startGate(control.address, { with: { credentials: () => credentials } });
+  const entry = () => control.publisher.gates()[0];
+  await until(() => entry()?.running?.version === 1 && entry()?.connected === true, "version 1");
+  const [first, connectedFirst] = [entry()?.runningSince, entry()?.connectedSince ?? 0];
+  assert.ok(first !== undefined);
+  credentials = await world.leaf("control", "gate", "front");
+  await until(() => (entry()?.connectedSince ?? 0) > connectedFirst, "connected anew");
+  // Control has sent its snapshot again by then, and was told that it is served.
+  await until(() => entry()?.counters.snapshotSince !== undefined, "a status");
+  assert.equal(entry()?.runningSince, first);
+
+  await control.close();
+  const restarted = Date.now();
+  const anew = await world.startControl({ latest, port: control.port });
+  const seen = () => anew.publisher.gates()[0];
+  await until(() => seen()?.runningSince !== undefined, "a control that has just started is told");
+  assert.ok((seen()?.runningSince ?? restarted) < restarted);
+
+  anew.publish(world.sign(2));
+  await until(() => seen()?.running?.version === 2, "version 2");
+  assert.ok((seen()?.runningSince ?? 0) >= restarted, "and a newer one counts anew");
 });
 
 test("a new snapshot key is accepted under the old one alone, and then retires it", async (t) => {

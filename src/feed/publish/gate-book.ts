@@ -11,14 +11,18 @@ export function createGateBook(clock: Clock): GateBook {
   };
   return {
     arrived(peer, hello) {
-      change(peer.name, {
+      const { runningSince, ...old } = entries.get(peer.name) ?? unknown(peer.name);
+      // One that has only connected anew serves what it served; of any other its next status says since when.
+      const isAsBefore = old.boot === hello.boot && isSame(old.running, hello.running);
+      entries.set(peer.name, {
+        ...old,
+        ...(isAsBefore && runningSince !== undefined && { runningSince }),
         connected: true,
         connectedSince: clock(),
         address: peer.address,
         boot: hello.boot,
         versions: hello.versions,
         running: hello.running,
-        runningSince: clock(),
         addresses: hello.addresses,
         servedNames: hello.servedNames,
       });
@@ -28,7 +32,10 @@ export function createGateBook(clock: Clock): GateBook {
       if (message.type === "ack") {
         const { epoch, version, digest } = message;
         const { problem: _, ...rest } = entries.get(name) ?? unknown(name);
-        entries.set(name, { ...rest, running: { epoch, version, digest }, runningSince: now });
+        const running = { epoch, version, digest };
+        // Said again with each connection, and when revocations were added to it.
+        if (isSame(rest.running, running)) entries.set(name, rest);
+        else entries.set(name, { ...rest, running, runningSince: now });
       } else if (message.type === "problem") {
         const { code, epoch, version } = message;
         change(name, {
@@ -37,7 +44,14 @@ export function createGateBook(clock: Clock): GateBook {
         });
       } else if (message.type === "status") {
         const { addresses, servedNames, counters } = message;
-        change(name, { addresses, servedNames, counters });
+        const { running, runningSince } = entries.get(name) ?? unknown(name);
+        const since = runningSince ?? (running ? saidSince(counters, now) : undefined);
+        change(name, {
+          addresses,
+          servedNames,
+          counters,
+          ...(since !== undefined && { runningSince: since }),
+        });
       }
     },
     left(name, heardMs) {
@@ -71,6 +85,18 @@ export type GateBook = {
     heardMs: (name: string) => number | undefined,
   ): readonly GateStatus[];
 };
+
+function isSame(one: GateStatus["running"], other: GateStatus["running"]): boolean {
+  return (
+    one?.epoch === other?.epoch && one?.version === other?.version && one?.digest === other?.digest
+  );
+}
+
+/** In the gate's own time, which is only believed of the past. */
+function saidSince({ snapshotSince }: GateStatus["counters"], now: number): number | undefined {
+  const isTime = typeof snapshotSince === "number" && snapshotSince > 0;
+  return isTime ? Math.min(snapshotSince, now) : undefined;
+}
 
 function unknown(name: string): GateStatus {
   return { name, connected: false, running: null, addresses: [], servedNames: [], counters: {} };

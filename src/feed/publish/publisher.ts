@@ -84,7 +84,7 @@ export type GateStatus = {
   readonly versions?: { readonly sallyport: string; readonly node: string };
   /** What it serves; null: nothing yet. */
   readonly running: Running | null;
-  /** When it said so, epoch ms. */
+  /** Since when it serves it, epoch ms, whatever became of the connection; absent: it has not said. */
   readonly runningSince?: number;
   /** The last snapshot it refused, until it acknowledges a newer one. */
   readonly problem?: {

@@ -4,7 +4,7 @@ import type { Credentials } from "../../base/credentials.ts";
 import type { ChainHead } from "../../model/chain-head.ts";
 import type { Warning } from "../../model/warning.ts";
 import { type Link, openLink } from "../link.ts";
-import type { LogVerdict } from "../needs.ts";
+import type { LogVerdict, Running } from "../needs.ts";
 import {
   type ByeReason,
   countersCharactersMax,
@@ -58,6 +58,11 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
   let held: string | undefined;
   let heldTold = "";
   let pong: number | undefined;
+  /** This end gives the connection up in the course of things. */
+  let isRoutine = false;
+
+  /** The snapshot in force, and since when. */
+  let served: { readonly of: string; readonly sinceMs: number } | undefined;
 
   const say = (message: Up): string => encode(message);
   const next = (): string | undefined => {
@@ -84,6 +89,17 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
     return warning ? say({ type: "warning", warning }) : pages.shift();
   };
 
+  const statusLine = (): string => {
+    const snapshotSince = served && { snapshotSince: served.sinceMs };
+    const counters = { ...options.status(), ...snapshotSince };
+    const fits = JSON.stringify(counters).length <= countersCharactersMax;
+    return say({ type: "status", ...options.serving(), counters: fits ? counters : {} });
+  };
+  const noteServed = ({ epoch, version, digest }: Running): void => {
+    const of = `${epoch}.${version} ${digest}`;
+    if (served?.of !== of) served = { of, sinceMs: clock() };
+  };
+
   const inForce = await createInForce({
     keep: openKeep(options.dir),
     pinnedKey: options.pinnedKey,
@@ -91,10 +107,15 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
     onSnapshot: options.onSnapshot,
     onRevocation: options.onRevocation,
     onReport(message) {
+      if (message.type === "ack") noteServed(message);
       report = say(message);
+      // Doors open with the first snapshot: control need not wait for the next second to know of them.
+      if (link) status = statusLine();
       link?.kick();
     },
   });
+  const found = inForce.running();
+  if (found) noteServed(found);
   const queries = answerQueries({
     clock,
     onQuery: options.onQuery,
@@ -253,7 +274,9 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
       if (stopping.signal.aborted) break;
       if (problem === undefined) sinceMs = clock();
       problem = why;
-      log.warn({ join: address }, `feed disconnected: ${why}`);
+      if (isRoutine) log.info({ join: address }, `feed connects anew: ${why}`);
+      else log.warn({ join: address }, `feed disconnected: ${why}`);
+      isRoutine = false;
       await pause(backoffMs(failures));
     }
   };
@@ -276,6 +299,7 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
     }
     // The connection ends with the leaf that opened it; with a new one at hand there is no need to wait to be cut off.
     if (usedNotAfterMs - now < renewedLeadMs && options.credentials().chainPem !== used?.chainPem) {
+      isRoutine = true;
       link.destroy("the gate's certificate was renewed");
       return;
     }
@@ -288,9 +312,7 @@ export async function startSubscription(options: SubscriptionOptions): Promise<S
       headsTold = text;
       heads = say({ type: "heads", heads: list, ...(over.length > 0 && { id: left.id }) });
     }
-    const counters = options.status() as Record<string, unknown>;
-    const fits = JSON.stringify(counters).length <= countersCharactersMax;
-    status = say({ type: "status", ...options.serving(), counters: fits ? counters : {} });
+    status = statusLine();
     link.kick();
   }, timings.tickMs);
 
