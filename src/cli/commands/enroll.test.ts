@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { chmod, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { putExpiredLeaf } from "../../../test/harness/expired-leaf.ts";
 import { startIssuanceWorld, startTestDoor } from "../../../test/harness/issuance-world.ts";
 
 const main = join(import.meta.dirname, "..", "main.ts");
@@ -163,4 +164,17 @@ test("--renew stays until it is ended, and a second start needs no token", async
   assert.equal(JSON.parse(again.out).dir, dir("a"));
   const alone = await run(["--renew", dir("a")], { until: /renewing/ });
   assert.equal(alone.code, 0, alone.err);
+});
+
+test("--renew ends with 1 when the certificate has expired without grace, and says what helps", async (t) => {
+  const { world, newToken, dir } = await startWorld(t);
+  const token = await newToken();
+  await run(["--out", dir("a")], { env: { SALLYPORT_TOKEN: token } });
+  await putExpiredLeaf(world, dir("a"));
+  const ended = await run(["--renew", dir("a")]);
+  assert.equal(ended.code, 1, ended.err);
+  assert.match(ended.err, /expired.*sallyport token create --service/s);
+  world.grace.set("service/web", 24 * 3_600_000);
+  const renewed = await run(["--renew", dir("a")], { until: /was renewed/ });
+  assert.equal(renewed.code, 0, `with grace it goes on: ${renewed.err}`);
 });

@@ -6,15 +6,14 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { type TestContext, test } from "node:test";
+import { putExpiredLeaf } from "../../../test/harness/expired-leaf.ts";
 import {
   controlLeaf,
   type IssuanceWorld,
-  spkiOf,
   startIssuanceWorld,
   startTestDoor,
 } from "../../../test/harness/issuance-world.ts";
 import { serverOptions } from "../../base/secure-context.ts";
-import { keyId } from "../../base/signature.ts";
 import {
   CredentialsUnusable,
   readCredentials,
@@ -115,39 +114,11 @@ test("whoever stole a leaf and its key cannot go on unseen", { timeout: 20_000 }
   assert.ok(world.events.includes("fork"));
 });
 
-/** Puts a leaf into the directory that ended an hour ago, and of which control knows. */
-async function expire(world: IssuanceWorld, dir: string): Promise<void> {
-  // OpenSSL asks the real clock, so the leaf has to be old by that one.
-  const key = await makeKey();
-  const backMs = 2 * 60 * minuteMs;
-  const old = await world.authorities.data.signWithClock(
-    {
-      publicKeySpki: spkiOf(key),
-      principal: world.principal("service", "web"),
-      dnsNames: [],
-      purpose: "client",
-      ttlMs: 60 * minuteMs,
-    },
-    () => Date.now() - backMs,
-  );
-  const held = await readCredentials(dir);
-  const record = world.leaves.at(-1);
-  assert.ok(record);
-  world.leaves.push({
-    ...record,
-    serial: old.serial,
-    lineage: old.serial,
-    certPem: old.certPem,
-    publicKey: keyId(spkiOf(key)),
-  });
-  await writeCredentials(dir, { ...held, keyPem: key, chainPem: old.chainPem });
-}
-
 test("once both clocks say that it is over, whoever wants to know is told, and nothing more is asked", {
   timeout: 20_000,
 }, async (t) => {
   const { world, dir, door } = await startWeb(t);
-  await expire(world, dir);
+  await putExpiredLeaf(world, dir);
   const over: JoinRefused[] = [];
   const asked = () => door.requests.filter((line) => line.includes("renew")).length;
   const { said, until, renewal } = await start(world, dir, { onOver: (cause) => over.push(cause) });
@@ -163,7 +134,7 @@ test("where control alone says that it is over, its clock may be wrong: attempts
   timeout: 20_000,
 }, async (t) => {
   const { world, dir } = await startWeb(t);
-  await expire(world, dir);
+  await putExpiredLeaf(world, dir);
   const over: unknown[] = [];
   const { said, until } = await start(world, dir, {
     clock: () => Date.now() - 70 * minuteMs,
@@ -178,7 +149,7 @@ test("an expired leaf is shown all the same, and renewed where the service has g
   timeout: 20_000,
 }, async (t) => {
   const { world, dir } = await startWeb(t);
-  await expire(world, dir);
+  await putExpiredLeaf(world, dir);
   await assert.rejects(
     renew({ dir, clock: Date.now }),
     (cause) => cause instanceof JoinRefused && cause.code === "expired",
