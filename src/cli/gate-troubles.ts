@@ -25,6 +25,10 @@ export function gateTroubles(gate: GateView): readonly string[] {
     troubles.push(
       "its certificate has ended, so callers do not trust it: its log says why it was not renewed, and whether it needs a new token",
     );
+  if (typeof counters.names_missing === "number" && counters.names_missing > 0)
+    troubles.push(
+      `it has no certificate yet for ${Math.floor(counters.names_missing)} names of services, so their callers do not trust it: it asks for them in batches; if the number stays, read its log`,
+    );
   if (gate.running === null)
     troubles.push("it serves no snapshot yet: if that lasts, read its log");
   else if (gate.addresses.length === 0)

@@ -95,6 +95,11 @@ export class DataPlane {
     this.#sessions.retrust(trust);
   }
 
+  /** More leaves to choose from by SNI, beside those that are there. */
+  addNames(names: ServerCredentials["byName"]): void {
+    this.#arrivals.addNames(names);
+  }
+
   /** A new view is in force (`needs.view` gives it): everything open is asked again, now. */
   viewChanged(view: View): void {
     this.#sessions.reconsider(view);

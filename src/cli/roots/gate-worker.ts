@@ -133,6 +133,9 @@ async function follow(order: Order): Promise<void> {
     case "credentials":
       plane.swapCredentials(order.credentials, trustOf(order.credentials));
       return;
+    case "names":
+      plane.addNames(order.names);
+      return;
     case "own-doors":
       ownDoors = order.doors;
       return;

@@ -19,6 +19,7 @@ import {
 } from "../../identity/credentials/credential-directory.ts";
 import { enrollGate } from "../../identity/enroll/enroll.ts";
 import { JoinRefused } from "../../identity/enroll/join-request.ts";
+import { startNameLeaves } from "../../identity/names/name-leaves.ts";
 import { type Renewal, startRenewal } from "../../identity/renew/start-renewal.ts";
 import type { Register } from "../../model/register.ts";
 import type { Snapshot } from "../../model/snapshot.ts";
@@ -117,6 +118,7 @@ let control: StoredCredentials = identity.control;
 let data: StoredCredentials = identity.data;
 let register: Register | undefined;
 let subscription: Subscription | undefined;
+let served: { readonly of?: object; readonly names: readonly string[] } = { names: [] };
 let deaths = 0;
 let announced = false;
 let opsPort: string | undefined;
@@ -147,6 +149,18 @@ const pool = new Pool({
     process.exit(1);
   },
 });
+const names = startNameLeaves({
+  dir: dataDir,
+  file: join(home, "names.json"),
+  clock,
+  monotonic,
+  random: Math.random,
+  log,
+  wanted: servedNames,
+  withTrust: roots.narrowed,
+  onArrived: (arrived) => pool.addNames(arrived),
+});
+running.push(names);
 await pool.start(credentialOrder());
 
 /** By which every worker goes; undefined: control has not said, or they are being told. */
@@ -162,9 +176,10 @@ const dataRenewal = await startRenewal({
   monotonic,
   random: Math.random,
   log,
-  names: () => servedNames(),
   withTrust: roots.narrowed,
   async onRenewed(next) {
+    // Under a new root names go along, and what is told to control is true of them as well; many of them take their time.
+    await names.settled(5_000);
     data = next;
     await useCredentials();
   },
@@ -225,7 +240,8 @@ subscription = await startSubscription({
   status,
   serving: () => ({
     addresses: doors.addresses("data").map((at) => formatHostPort(at.host, at.port)),
-    servedNames: Object.keys(data.names ?? {}),
+    // As many as a line of the feed may name.
+    servedNames: [...names.all().keys()].slice(0, 4_096),
   }),
 });
 running.push(subscription);
@@ -275,9 +291,8 @@ async function serve(snapshot: Snapshot): Promise<string | undefined> {
     for (const slot of slots.retire(view)) Atomics.store(words, slot, 0);
   }
   register = next;
-  // Names that are new have no leaf yet: without one, callers that send SNI would be shown the gate's own.
-  const held = new Set(Object.keys(data.names ?? {}));
-  if (servedNames().some((name) => !held.has(name))) dataRenewal.soon();
+  // Names that are new have no leaf yet: without one, callers that send SNI are shown the gate's own.
+  names.look();
   // From here on the view is in force: a door that cannot be opened is reported, and does not undo it.
   await doors.follow(next, pool);
   await openOps(next).catch((cause: unknown) => log.error({ err: String(cause) }, "ops door"));
@@ -326,7 +341,7 @@ async function joinAgain(token: string): Promise<void> {
   await useCredentials();
   note("joined_again", "allowed", "the root of its certificates was retired");
   // A token buys no names.
-  dataRenewal.soon();
+  names.look();
 }
 
 /** A gate that nobody invites has to say what to do, now and then. */
@@ -430,6 +445,7 @@ function metrics(): Record<string, number> {
     snapshot_age_seconds: Math.max(0, Math.round((clock() - (confirmedMs[0] ?? 0)) / 1_000)),
     control_connected: state?.connected === true ? 1 : 0,
     audit_failing: auditFailing ? 1 : 0,
+    names_missing: names.missing(),
     leaf_expires_seconds: Math.round((Date.parse(data.identity?.notAfter ?? "") - clock()) / 1_000),
   };
 }
@@ -446,14 +462,19 @@ function status(): object {
   };
 }
 
-/** Every name that a caller may put into SNI: `orders`, `metrics.orders`. */
-function servedNames(): string[] {
+/** Every name that a caller may put into SNI: `orders`, `metrics.orders`. The same array until the view changes. */
+function servedNames(): readonly string[] {
   const view = pool.view;
   if (view === undefined) return [];
-  return [...view.routes]
-    .filter(([name, at]) => name === at.service || name === `${at.port}.${at.service}`)
-    .map(([name]) => name)
-    .sort();
+  if (served.of !== view)
+    served = {
+      of: view,
+      names: [...view.routes]
+        .filter(([name, at]) => name === at.service || name === `${at.port}.${at.service}`)
+        .map(([name]) => name)
+        .sort(),
+    };
+  return served.names;
 }
 
 function credentialOrder(): CredentialOrder {
@@ -461,13 +482,10 @@ function credentialOrder(): CredentialOrder {
   // A handshake needs some root to be completed, so that whoever is turned away is told why. Callers are judged by `dataBundlePem`.
   const bundlePem = trusted.bundlePem || data.bundlePem;
   const own = { keyPem: data.keyPem, chainPem: data.chainPem, bundlePem };
-  const byName = new Map(
-    Object.entries(data.names ?? {}).map(([name, chainPem]) => [name, { ...own, chainPem }]),
-  );
   return {
     trustDomain: trustDomainOf(data),
     own,
-    byName,
+    byName: names.all(),
     dataBundlePem: trusted.bundlePem,
     controlBundlePem: roots.narrowed(control).identity?.controlBundle ?? control.bundlePem,
   };

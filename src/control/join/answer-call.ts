@@ -165,10 +165,12 @@ const enrolBody = z.union([
   z.strictObject({ token: z.string().min(1).max(4_096), csr: pem }),
   z.strictObject({ token: z.string().min(1).max(4_096), controlCsr: pem, dataCsr: pem }),
 ]);
-const renewBody = z.strictObject({
-  csr: pem,
-  names: z.array(z.string().max(253)).max(1_024).exactOptional(),
-});
+// A batch of names: what one call may cost is bounded here and, for good, in `identity/issue`.
+const names = z.array(z.string().max(253)).max(64);
+const renewBody = z.union([
+  z.strictObject({ csr: pem, names: names.exactOptional() }),
+  z.strictObject({ names: names.min(1) }),
+]);
 
 function badBody(error: z.ZodError, hit: Partial<Omit<Hit, "id">>): Answer {
   // Where, never what: the value may be a token.

@@ -21,7 +21,8 @@ export type Issuance = {
     /** Its key was proven in the handshake. It may have expired: what that means is decided there. */
     readonly leaf: X509Certificate;
     readonly plane: Plane;
-    readonly csr: string;
+    /** Absent: for leaves of names alone. */
+    readonly csr?: string;
     readonly names?: readonly string[];
     readonly peerAddress: string;
   }): Promise<RenewAnswer>;

@@ -1,4 +1,5 @@
 import { createHash, timingSafeEqual, X509Certificate } from "node:crypto";
+import { setImmediate as turn } from "node:timers/promises";
 import { compileCidrs } from "../../base/address.ts";
 import type { Clock } from "../../base/clock.ts";
 import { type IssuedRecord, type Role, type TokenRecord, tokenLifeMs } from "../../model/issued.ts";
@@ -87,8 +88,9 @@ export type EnrolAnswer = {
 export type IssuedLeaf = { readonly chain: string; readonly bundle: string };
 
 export type RenewRequest = {
-  readonly csr: string;
-  /** DNS names that a gate serves; they share the key of the request. At most 1,024. */
+  /** Absent: asks for leaves of names alone, under the key of `leaf`. */
+  readonly csr?: string;
+  /** DNS names that a gate serves, at most 64 a request; they share the key of the request. */
   readonly names?: readonly string[];
   /** Its key was proven in the handshake; all else about it is judged here from scratch. */
   readonly leaf: X509Certificate;
@@ -115,13 +117,15 @@ export type DirectAnswer = IssuedLeaf & { readonly record: IssuedRecord };
 
 const minuteMs = 60_000;
 const leafMsRange = [5 * minuteMs, 24 * 60 * minuteMs] as const;
-const namesMax = 1_024;
+const namesMax = 64;
 
 /** Fails closed throughout: what the store does not know, does not say or cannot say is a no. */
 export function createIssuance(options: IssuanceOptions): Issuance {
   const { store, authorities, trustDomain, clock } = options;
   const alone = createLocks();
-  const mayRenew = createPace(clock);
+  const mayRenew = createPace(clock, { everyMs: 5_000, burst: 20 });
+  // Names cost as much by the batch; a gate that starts anew with all the names there can be is not held up.
+  const mayName = createPace(clock, { everyMs: 500, burst: 1_024 });
 
   return {
     async createToken(request) {
@@ -174,7 +178,8 @@ export function createIssuance(options: IssuanceOptions): Issuance {
           judged.principal,
           "the certificate is not on record here; enrol again",
         );
-      if (!mayRenew(leaf.lineage)) throw refuse("rate_limited", judged.principal);
+      const may = request.csr === undefined ? mayName : mayRenew;
+      if (!may(leaf.lineage)) throw refuse("rate_limited", judged.principal);
       // One renewal of a line at a time: of two at once, the second must see what the first was given.
       return alone(leaf.lineage, () => renewAlone(judged, leaf, request));
     },
@@ -301,7 +306,19 @@ export function createIssuance(options: IssuanceOptions): Issuance {
     if (names.length > 0 && (parts.kind !== "gate" || plane !== "data"))
       throw refuse("names_not_allowed", parts);
     if (names.length > namesMax)
-      throw refuse("names_not_allowed", parts, `a gate serves at most ${namesMax} names`);
+      throw refuse("names_not_allowed", parts, `ask for at most ${namesMax} names at a time`);
+    if (request.csr === undefined) {
+      if (names.length === 0) throw refuse("csr_invalid", parts, 'send a request, as "csr"');
+      if (isExpired) throw refuse("expired", parts, "renew the certificate first");
+      const spki = request.leaf.publicKey.export({ format: "der", type: "spki" });
+      const held = { spki, id: leaf.publicKey };
+      const own = { ...leaf, at: now, via: "renewal" as const };
+      return {
+        ...present(leaf),
+        controlBundle: authorities.control.bundlePem(),
+        names: await issueNames(parts, names, held, own),
+      };
+    }
     const key = await readCsr(request.csr);
     if (key.id === leaf.publicKey) throw refuse("key_reused", parts);
     const successor = await successorFor(leaf, key, parts);
@@ -358,10 +375,12 @@ export function createIssuance(options: IssuanceOptions): Issuance {
           principal: own.principal,
           dnsNames: [name],
           purpose: "server",
-          ttlMs: Math.max(1_000, own.notAfterMs - own.at),
+          ttlMs: Math.min(Math.max(options.leafMs(own.principal), leafMsRange[0]), leafMsRange[1]),
         },
         () => own.at,
       );
+      // Whoever else called meanwhile is answered between two leaves.
+      await turn();
       await save(leaf, { ...own, predecessor: undefined });
       chains[name] = { chain: leaf.chainPem };
     }
@@ -503,17 +522,20 @@ function createLocks(): <T>(name: string, work: () => Promise<T>) => Promise<T> 
   };
 }
 
-/** Each renewal signs, and stays in the store for months: one line gets 20 at once, and one in five seconds (GCRA). */
-function createPace(clock: Clock): (lineage: string) => boolean {
+/** Each renewal signs, and stays in the store for months: one line gets `burst` at once, and one every `everyMs` (GCRA). */
+function createPace(
+  clock: Clock,
+  { burst, everyMs }: { readonly burst: number; readonly everyMs: number },
+): (lineage: string) => boolean {
   // The longest quiet first: whoever is dropped there has paid long ago.
   const paidUntilMs = new Map<string, number>();
   return (lineage) => {
     const now = clock();
     const known = paidUntilMs.get(lineage) ?? 0;
     // More than can be owed: the clock was set back since, and nobody has to wait for it to return.
-    const owesMs = known - now > renewalBurst * renewalEveryMs ? 0 : Math.max(0, known - now);
-    const until = now + owesMs + renewalEveryMs;
-    if (until - now > renewalBurst * renewalEveryMs) return false;
+    const owesMs = known - now > burst * everyMs ? 0 : Math.max(0, known - now);
+    const until = now + owesMs + everyMs;
+    if (until - now > burst * everyMs) return false;
     paidUntilMs.delete(lineage);
     paidUntilMs.set(lineage, until);
     const [quietest] = paidUntilMs.keys();
@@ -522,6 +544,4 @@ function createPace(clock: Clock): (lineage: string) => boolean {
   };
 }
 
-const renewalEveryMs = 5_000;
-const renewalBurst = 20;
 const linesPacedMax = 10_000;

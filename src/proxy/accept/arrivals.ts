@@ -20,7 +20,7 @@ import { closeInOrder } from "./close-in-order.ts";
 /** The gate's leaves: its own, and one for each name that callers may put into SNI. */
 export type ServerCredentials = {
   readonly own: Credentials;
-  readonly byName: ReadonlyMap<string, Credentials>;
+  readonly byName: ReadonlyMap<string, Pick<Credentials, "keyPem" | "chainPem">>;
 };
 
 /** A finished handshake, before anybody has looked at the certificate. */
@@ -61,7 +61,10 @@ export class Arrivals {
   readonly #arrivals = new Map<string, Arrival>();
   /** Handshakes under way by the peer's address, oldest first. */
   readonly #bySource = new Map<string, Set<Arrival>>();
-  #contexts = new Map<string, SecureContext>();
+  #own: Credentials;
+  readonly #names = new Map<string, Pick<Credentials, "keyPem" | "chainPem">>();
+  /** Made when a caller first asks for the name; the longest unused first. */
+  readonly #contexts = new Map<string, SecureContext>();
   readonly #openConnections: () => number;
 
   constructor(
@@ -73,12 +76,19 @@ export class Arrivals {
     this.#outbox = with_.outbox;
     this.#openConnections = with_.openConnections;
     this.#onSecured = onSecured;
+    this.#own = credentials.own;
     this.#tls = createServer({
       ...serverOptions(credentials.own),
       allowHalfOpen: true,
       // Ours is the deadline: Node's closes nothing. Its own is put out of the way.
       handshakeTimeout: bounds.handshakeMs * 2,
-      SNICallback: (name, done) => done(null, this.#contexts.get(name.toLowerCase())),
+      SNICallback: (name, done) => {
+        try {
+          done(null, this.#contextOf(name.toLowerCase()));
+        } catch (cause) {
+          done(cause as Error);
+        }
+      },
     });
     this.#tls.on("secureConnection", (socket) => this.#secured(socket));
     this.#tls.on("tlsClientError", (error, socket) => {
@@ -88,14 +98,38 @@ export class Arrivals {
     this.swap(credentials);
   }
 
-  /** New leaves and roots for every handshake from now on. Those that exist keep theirs until they expire. */
+  /**
+   * New leaves and roots for every handshake from now on. Those that exist keep theirs until they expire. Names that are not among
+   * the new ones keep the leaf they have.
+   */
   swap(credentials: ServerCredentials): void {
-    const contexts = new Map<string, SecureContext>();
-    for (const [name, one] of credentials.byName)
-      contexts.set(name, createSecureContext(serverContext(one)));
     // Throws on a mismatched key, and then the old ones stay.
     this.#tls.setSecureContext(serverContext(credentials.own));
-    this.#contexts = contexts;
+    this.#own = credentials.own;
+    this.#contexts.clear();
+    this.addNames(credentials.byName);
+  }
+
+  /** Leaves for more names, or newer ones. */
+  addNames(names: ServerCredentials["byName"]): void {
+    for (const [name, one] of names) {
+      this.#names.set(name, one);
+      this.#contexts.delete(name);
+    }
+  }
+
+  /** Undefined: the gate's own is shown. A context takes memory and time, so there are only those that callers ask for. */
+  #contextOf(name: string): SecureContext | undefined {
+    const leaf = this.#names.get(name);
+    if (leaf === undefined) return undefined;
+    const { bundlePem } = this.#own;
+    const context =
+      this.#contexts.get(name) ?? createSecureContext(serverContext({ ...leaf, bundlePem }));
+    this.#contexts.delete(name);
+    this.#contexts.set(name, context);
+    const [oldest] = this.#contexts.keys();
+    if (this.#contexts.size > contextsMax && oldest !== undefined) this.#contexts.delete(oldest);
+    return context;
   }
 
   /** Takes ownership of a socket that was just accepted. */
@@ -257,6 +291,9 @@ export class Arrivals {
     );
   }
 }
+
+/** Contexts of names that are kept at a time. */
+const contextsMax = 1_024;
 
 /** Both ends: unique among the connections that are open, also where one peer uses one port for two doors. */
 function keyOf(

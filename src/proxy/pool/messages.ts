@@ -15,11 +15,15 @@ export type DoorOrder = {
   readonly interfaces: readonly LocalAddress[];
 };
 
+/** By the name in SNI. */
+export type NameCredentials = ReadonlyMap<string, Pick<Credentials, "keyPem" | "chainPem">>;
+
 /** Leaves and roots, as PEM: everything a worker needs for handshakes. */
 export type CredentialOrder = {
   readonly trustDomain: string;
   readonly own: Credentials;
-  readonly byName: ReadonlyMap<string, Credentials>;
+  /** Their roots are those of `own`. To a worker that runs already: only what is new to it. */
+  readonly byName: NameCredentials;
   /** Roots that callers are judged by, and their issuing certificates. Empty: nobody is let in. */
   readonly dataBundlePem: string;
   /** Roots of the control plane: only to tell its leaves from a stranger's. */
@@ -44,6 +48,8 @@ export type Order = { readonly number: number } & (
   | { readonly kind: "view"; readonly patch: PackedPatch }
   | { readonly kind: "revoke"; readonly revocation: Revocation }
   | { readonly kind: "credentials"; readonly credentials: CredentialOrder }
+  /** Leaves for names that are new, or newer than those it has. */
+  | { readonly kind: "names"; readonly names: NameCredentials }
   | { readonly kind: "open"; readonly order: DoorOrder }
   /** Who may come in through an open door has changed. */
   | { readonly kind: "admit"; readonly order: Omit<DoorOrder, "fd"> }

@@ -7,7 +7,14 @@ import type { Revocation } from "../../model/snapshot.ts";
 import { applyPatch, diffServices, type ViewHeader } from "../../policy/compile.ts";
 import { packPatch } from "../../policy/pack.ts";
 import type { CompiledService, View } from "../../policy/view.ts";
-import type { CredentialOrder, DoorOrder, Order, Report, WorkerStart } from "./messages.ts";
+import type {
+  CredentialOrder,
+  DoorOrder,
+  NameCredentials,
+  Order,
+  Report,
+  WorkerStart,
+} from "./messages.ts";
 
 export type PoolNeeds = {
   readonly size: number;
@@ -100,7 +107,13 @@ export class Pool {
 
   async setCredentials(credentials: CredentialOrder): Promise<void> {
     this.#credentials = credentials;
-    await this.#all({ kind: "credentials", credentials });
+    // Names come by the batch: all of them at once would hold up every worker.
+    await this.#all({ kind: "credentials", credentials: { ...credentials, byName: new Map() } });
+  }
+
+  /** Leaves for more names, or newer ones; a worker that is hired later must be given them with `credentials.byName`. */
+  async addNames(names: NameCredentials): Promise<void> {
+    await this.#all({ kind: "names", names });
   }
 
   /** Addresses that no upstream may be: ours. */
