@@ -81,7 +81,7 @@ export async function startIssuanceWorld(t: TestContext): Promise<IssuanceWorld>
     leafMs: () => world.leafMs,
     snapshotKeyPem: world.snapshotKey.publicKeyPem,
     joinAddress: () => world.joinAddress,
-    mayServe: (gate, name) => gate === "g1" && ["orders", "metrics.orders"].includes(name),
+    mayServe: (gate, name) => gate === "g1" && /^(?:orders|metrics\.orders|s\d+)$/.test(name),
     onIssued: (leaf) => void world.events.push(`issued ${leaf.via}`),
     onTokenReuse: async (_token, issued) => {
       world.events.push(`token reuse ${issued.length}`);
@@ -130,7 +130,6 @@ export async function startTestDoor(
             ? await world.issuance.enrol({ ...body, token: body.token ?? "", peerAddress })
             : await world.issuance.renew({
                 ...body,
-                csr: body.csr ?? "",
                 leaf: leaf as NonNullable<typeof leaf>,
                 plane: planeOf(leaf?.subjectAltName ?? "", leaf?.issuer ?? ""),
                 peerAddress,

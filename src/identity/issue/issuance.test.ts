@@ -449,9 +449,32 @@ test("a gate is given the names that the register gives it, to serve with and no
       leaf: leafIn(answer.chain),
       plane: "data",
       csr: await newCsr(),
-      names: Array.from({ length: 1_025 }, (_, i) => `n${i}`),
+      names: Array.from({ length: 65 }, (_, i) => `n${i}`),
       peerAddress,
     }),
+  );
+  const shown = leafIn(answer.chain);
+  const before = world.leaves.length;
+  const more = await world.issuance.renew({
+    leaf: shown,
+    plane: "data",
+    names: ["orders", "bank.example"],
+    peerAddress,
+  });
+  assert.deepEqual(Object.keys(more.names ?? {}), ["orders"]);
+  assert.equal(world.leaves.length, before + 1, "without a request, names alone");
+  assert.equal(more.chain, answer.chain);
+  assert.ok(shown.publicKey.equals(leafIn(more.names?.orders?.chain).publicKey));
+  await refusedWith(
+    "csr_invalid",
+    world.issuance.renew({ leaf: shown, plane: "data", peerAddress }),
+    "neither a request nor names",
+  );
+  world.revoked.set("gate/g1", world.clock.now);
+  await refusedWith(
+    "revoked",
+    world.issuance.renew({ leaf: shown, plane: "data", names: ["orders"], peerAddress }),
+    "names are for those who may renew",
   );
 });
 

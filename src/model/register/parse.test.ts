@@ -417,3 +417,20 @@ test("no mutation of a register makes the parser throw, and no problem is withou
     { numRuns: 400, seed: 7 },
   );
 });
+
+test("more gated ports than a gate can keep certificates for are refused, at the first one too many", () => {
+  const header = "version: 1\ntrustDomain: shop.internal\nservices: {}\n";
+  // In parts: one file holds at most a mebibyte, and so many values.
+  const files = Array.from({ length: 21 }, (_, part) => ({
+    name: `part-${part < 10 ? "0" : ""}${part}.yaml`,
+    text: `services:\n${Array.from({ length: part < 20 ? 1_000 : 1 }, (_, i) => `  s${part}-${i}: { owner: t, upstreams: ["127.0.0.1:9"] }\n`).join("")}`,
+  }));
+  const all = parseRegister([{ name: "sallyport.yaml", text: header }, ...files]);
+  const problem = all.problems.find(({ code }) => code === "too-many");
+  assert.deepEqual([problem?.code, problem?.file, problem?.line], ["too-many", "part-20.yaml", 2]);
+  const fits = parseRegister([{ name: "sallyport.yaml", text: header }, ...files.slice(0, 20)]);
+  assert.equal(
+    fits.problems.some(({ code }) => code === "too-many"),
+    false,
+  );
+});

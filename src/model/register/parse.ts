@@ -37,6 +37,8 @@ export type ParsedRegister = {
 };
 
 const filesMax = 1000;
+/** At two names each and some 5 ms of control's time a name, a gate with leaves of an hour keeps up. */
+const gatedPortsMax = 20_000;
 /** More than anybody reads in one run; what is beyond is counted as one. */
 const problemsMax = 2000;
 const defaultTimeouts: Timeouts = { connectMs: 1000, responseHeadMs: 15_000, idleMs: 60_000 };
@@ -83,6 +85,7 @@ export function parseRegister(files: readonly SourceFile[]): ParsedRegister {
     lifetimes: leafMs === undefined ? {} : { leafMs },
     services: mapValues(services, (each) => run.service(each)),
   };
+  run.countGated(draft);
   return run.end(draft);
 }
 
@@ -185,6 +188,18 @@ class Run {
           path: named.entry.value.path,
         });
       }
+    }
+  }
+
+  /** Every gate keeps certificates for each gated port: two names. */
+  countGated({ services }: Register): void {
+    let count = 0;
+    for (const { name, ports } of Object.values(services)) {
+      count += Object.values(ports).filter((port) => port.via === "gate").length;
+      if (count <= gatedPortsMax) continue;
+      const path = `services.${name}`;
+      const message = `more than ${gatedPortsMax} ports behind gates: no gate could renew the certificates of all their names in time; take this service and those after it to an installation of their own`;
+      return this.add({ code: "too-many", message, path, ...this.locate(path) });
     }
   }
 
