@@ -1,5 +1,5 @@
 import { X509Certificate } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Credentials } from "../../src/base/credentials.ts";
 import { silentLog } from "../../src/base/log.ts";
@@ -62,7 +62,7 @@ export async function startGate(dir: string, originPort: number): Promise<Gate> 
       caller: enrolled.credentials,
       callerSerial: new X509Certificate(enrolled.credentials.chainPem).serialNumber,
       callerUri: enrolled.principal,
-      server: await serverLeaf(join(stateDir, "gates", gateName, "data")),
+      server: await serverLeaf(join(stateDir, "gates", gateName)),
       close: () => supervisor.close(),
     };
   } catch (cause) {
@@ -72,12 +72,16 @@ export async function startGate(dir: string, originPort: number): Promise<Gate> 
 }
 
 /** Asked for once the gate knows its register: it may come a moment after the door opened. */
-async function serverLeaf(dir: string): Promise<Credentials> {
+async function serverLeaf(home: string): Promise<Credentials> {
+  const file = join(home, "names.json");
+  const { bundlePem } = await readCredentials(join(home, "data"));
   const deadline = Date.now() + 10_000;
   for (;;) {
-    const { keyPem, bundlePem, names } = await readCredentials(dir);
-    const chainPem = names?.[job.host];
-    if (chainPem !== undefined) return { keyPem, chainPem, bundlePem };
+    // As `identity/names` keeps them: the leaf, then numbers of its key and its issuing certificates.
+    const kept = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : undefined;
+    const [leaf, key, issuing] = kept?.names[job.host] ?? [];
+    if (leaf !== undefined)
+      return { keyPem: kept.texts[key], chainPem: leaf + kept.texts[issuing], bundlePem };
     if (Date.now() > deadline) throw new Error(`the gate has no leaf for ${job.host}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

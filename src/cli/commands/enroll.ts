@@ -198,7 +198,11 @@ async function stay(dir: string, options: Options): Promise<void> {
   });
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => ended.resolve());
   output.note(`renewing ${dir}; Ctrl-C ends this`);
-  await ended.promise.finally(() => renewal.close());
+  try {
+    await ended.promise;
+  } finally {
+    await renewal.close();
+  }
 }
 
 /** All of ours but the token, which is nobody else's business. */
