@@ -49,7 +49,7 @@ export class JoinRefused extends Error {
 }
 
 const deadlineMsDefault = 10_000;
-// A gate with a thousand names gets a thousand chains of some 1.7 kB.
+// The largest, a batch of names, is 64 chains of some 1.7 kB.
 const answerBytesMax = 4 * 1_048_576;
 
 /**
