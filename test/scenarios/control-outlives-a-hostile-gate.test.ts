@@ -13,8 +13,9 @@ import { until } from "../harness/until.ts";
 
 test("a gate that was taken over stops neither control nor what others are told", async (t) => {
   const stateDir = mkdtempSync(join(tmpdir(), "sallyport-hostile-"));
-  t.after(() => rmSync(stateDir, { recursive: true, force: true }));
   const control = await startControlProcess(t, stateDir, { localGate: "local" });
+  // After control has ended: its last hits would bring the directory back.
+  t.after(() => rmSync(stateDir, { recursive: true, force: true }));
   const { admin } = control;
   const gate = await enrollGate({
     token: control.gateToken ?? "",
