@@ -5,6 +5,7 @@ import { mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { skipOutsideCi } from "../../test/harness/skip-outside-ci.ts";
 
 const main = join(import.meta.dirname, "main.ts");
 
@@ -69,7 +70,7 @@ test("what has to be written is written, read or not", async (t) => {
 });
 
 test("a result that was lost to a full disk is told, and is no success", async (t) => {
-  if (!existsSync("/dev/full")) return t.skip("this system has no /dev/full");
+  if (!existsSync("/dev/full")) return skipOutsideCi(t, "this system has no /dev/full");
   const cwd = await place(t);
   await using full = await open("/dev/full", "w");
   const child = spawn(process.execPath, [main, "schema"], {

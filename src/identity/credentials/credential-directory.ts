@@ -26,8 +26,6 @@ import { leafOf } from "../leaf-facts.ts";
 export type StoredCredentials = Credentials & {
   /** Absent for a leaf that never enrolled: control's own. */
   readonly identity?: StoredIdentity;
-  /** Chains of a gate's leaves by DNS name; they share the key. */
-  readonly names?: Readonly<Record<string, string>>;
 };
 
 /** `identity.json`: what renewal has to know, and what people like to. */
@@ -55,7 +53,7 @@ export class CredentialsUnusable extends Error {
   }
 }
 
-const files = ["key.pem", "chain.pem", "bundle.pem", "identity.json", "names"] as const;
+const files = ["key.pem", "chain.pem", "bundle.pem", "identity.json"] as const;
 const current = ".current";
 const generations = ".generations";
 const pendingKey = ".pending-key.pem";
@@ -86,11 +84,6 @@ export async function writeCredentials(dir: string, next: StoredCredentials): Pr
       join(place, "identity.json"),
       `${JSON.stringify(next.identity, null, 2)}\n`,
     );
-  if (next.names) {
-    await makePrivateDirectory(join(place, "names"));
-    for (const [dns, chain] of Object.entries(next.names))
-      await writeFileDurably(join(place, "names", `${dns}.pem`), chain);
-  }
   await syncDirectory(home);
   await replaceLink(dir, current, join(generations, name));
   for (const file of files) {
@@ -181,7 +174,6 @@ function toWrite(next: StoredCredentials): Record<string, true> {
     "chain.pem": true,
     "bundle.pem": true,
     ...(next.identity && { "identity.json": true }),
-    ...(next.names && { names: true }),
   };
 }
 
@@ -202,16 +194,11 @@ async function readSet(place: string): Promise<StoredCredentials> {
     read("bundle.pem"),
   ]);
   const identity = await read("identity.json").catch(ifMissing(undefined));
-  const listed = await readdir(join(place, "names")).catch(ifMissing([]));
-  const names: Record<string, string> = Object.create(null);
-  for (const file of listed)
-    if (file.endsWith(".pem")) names[file.slice(0, -4)] = await read(join("names", file));
   return {
     keyPem,
     chainPem,
     bundlePem,
     ...(identity !== undefined && { identity: JSON.parse(identity) as StoredIdentity }),
-    ...(listed.length > 0 && { names }),
   };
 }
 
@@ -219,12 +206,8 @@ function assertWhole(dir: string, set: StoredCredentials): void {
   const hint = "enrol again: sallyport enroll --token-file FILE --out DIR";
   try {
     const key = createPrivateKey(set.keyPem);
-    for (const chain of [set.chainPem, ...Object.values(set.names ?? {})])
-      if (!leafOf(chain).leaf.checkPrivateKey(key))
-        throw new CredentialsUnusable(`${dir}: the key does not belong to the certificate`, hint);
-    for (const dns of Object.keys(set.names ?? {}))
-      if (!/^[a-z0-9][a-z0-9.-]*$/.test(dns))
-        throw new CredentialsUnusable(`${dir}: not a DNS name: ${JSON.stringify(dns)}`, hint);
+    if (!leafOf(set.chainPem).leaf.checkPrivateKey(key))
+      throw new CredentialsUnusable(`${dir}: the key does not belong to the certificate`, hint);
     if (certificatesIn(set.bundlePem).length === 0)
       throw new CredentialsUnusable(`${dir}: bundle.pem holds no root`, hint);
   } catch (cause) {

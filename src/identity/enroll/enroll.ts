@@ -157,20 +157,13 @@ export function storedFrom(answer: {
   readonly join: string;
   readonly plane: Plane;
   readonly principal: string;
-  readonly names?: Readonly<Record<string, { readonly chain: string }>>;
 }): StoredCredentials {
   const own = checkChain(answer.chain, answer);
-  const names: Record<string, string> = Object.create(null);
-  for (const [dns, { chain }] of Object.entries(answer.names ?? {})) {
-    checkChain(chain, answer);
-    names[dns] = chain;
-  }
   if (certificates(answer.controlBundle).length === 0) throw malformed("it holds no control roots");
   return {
     keyPem: answer.keyPem,
     chainPem: answer.chain,
     bundlePem: answer.bundle,
-    ...(answer.names && { names }),
     identity: {
       principal: answer.principal,
       serial: own.serial,

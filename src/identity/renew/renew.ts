@@ -21,8 +21,6 @@ import { leafOf } from "../leaf-facts.ts";
 export async function renew(options: {
   readonly dir: string;
   readonly clock: Clock;
-  /** For a gate's data leaf: every name that it serves now. */
-  readonly names?: readonly string[];
   /** What is left of the trust on disk: roots that were retired since it was written are no longer in it. */
   readonly withTrust?: (held: StoredCredentials) => StoredCredentials;
   /** Ends it early; the next call goes on where it was. */
@@ -40,7 +38,7 @@ export async function renew(options: {
     method: "POST",
     path: "/join/v1/renew",
     ...(options.signal && { signal: options.signal }),
-    body: { csr: await makeCsr(keyPem), ...(options.names && { names: options.names }) },
+    body: { csr: await makeCsr(keyPem) },
   });
   const next = storedFrom({
     ...readAnswer(answer),
@@ -87,19 +85,12 @@ type Answer = {
   readonly chain: string;
   readonly bundle: string;
   readonly controlBundle: string;
-  readonly names?: Readonly<Record<string, { readonly chain: string }>>;
 };
 
 function readAnswer(answer: unknown): Answer {
-  const { chain, bundle, controlBundle, names } = (answer ?? {}) as Partial<Answer>;
+  const { chain, bundle, controlBundle } = (answer ?? {}) as Partial<Answer>;
   const isWhole =
-    typeof chain === "string" &&
-    typeof bundle === "string" &&
-    typeof controlBundle === "string" &&
-    (names === undefined ||
-      (typeof names === "object" &&
-        names !== null &&
-        Object.values(names).every((one) => typeof one?.chain === "string")));
+    typeof chain === "string" && typeof bundle === "string" && typeof controlBundle === "string";
   if (!isWhole) throw new JoinUnreachable("the answer of the join door is not whole");
-  return { chain, bundle, controlBundle, ...(names && { names }) };
+  return { chain, bundle, controlBundle };
 }

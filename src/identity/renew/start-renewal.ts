@@ -20,8 +20,6 @@ export type RenewalOptions = {
   readonly monotonic: Clock;
   readonly random: Random;
   readonly log: Log;
-  /** For a gate's data leaf: asked before each renewal. */
-  readonly names?: () => readonly string[];
   /** Asked before each renewal: the same set with the roots it may be shown to. Default: as it lies on disk. */
   readonly withTrust?: (held: StoredCredentials) => StoredCredentials;
   /** The new set is on disk. A server swaps its secure context here. */
@@ -37,7 +35,7 @@ export type RenewalOptions = {
 };
 
 export type Renewal = Running & {
-  /** Renews now: the names to serve have changed, or an authority has. Bounded as `RenewalSchedule.hurry` is. */
+  /** Renews now: an authority has changed. Bounded as `RenewalSchedule.hurry` is. */
   soon(): void;
 };
 
@@ -123,13 +121,12 @@ export async function startRenewal(options: RenewalOptions): Promise<Renewal> {
         dir,
         clock: options.clock,
         signal: stopping.signal,
-        ...(options.names && { names: options.names() }),
         ...(options.withTrust && { withTrust: options.withTrust }),
       });
       const known = serial;
       take(next, "renewed");
       if (serial === known) schedule.failed();
-      // The names changed while we asked.
+      // Asked for anew while this one was under way.
       if (isHurried) schedule.hurry();
       log.info(
         { principal: next.identity?.principal, serial, notAfter: next.identity?.notAfter },

@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
+import { skipOutsideCi } from "../../harness/skip-outside-ci.ts";
 import {
   assertRecorded,
   type Called,
@@ -132,7 +133,7 @@ test("a full disk under the gate's hit log", onlyRoot, async (t) => {
 });
 
 test("files that may not grow any more", async (t) => {
-  if (process.platform !== "linux") return t.skip("prlimit is Linux's");
+  if (process.platform !== "linux") return skipOutsideCi(t, "prlimit is Linux's");
   const world = await startSystemWorld(t);
   const web = await world.enrol("web");
   const pid = world.supervisor.pids().local as number;
